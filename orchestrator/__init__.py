@@ -1,0 +1,1 @@
+"""Braid's orchestrator: who does what when."""

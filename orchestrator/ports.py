@@ -1,0 +1,92 @@
+"""The loop's ports: what it asks of the parts. Actors fit them without importing them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from actors.engine import SampleRequest
+from policies.config import Optimizer, Strand
+from policies.example import Example
+from policies.prompt import Prompt
+from policies.trajectory import Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What the learner says of one step. Counts are over the whole step, all ranks and updates."""
+
+    loss: float
+    gradient_norm: float
+    """Global norm before clipping; NaN when the step was skipped."""
+    learning_rate: float
+    skipped: int
+    """Updates skipped because loss or gradient was not finite."""
+    tokens: int
+    """Trained tokens."""
+    seconds: float
+    by_strand: Mapping[str, Mapping[str, float]]
+    """Strand name -> loss, tokens, sequences, gradient_mass, ratio_mean, clip_share, entropy, kl ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishFacts:
+    """A publish that every replica confirmed."""
+
+    version: int
+    nbytes: int
+    seconds: float
+
+
+class Sampler(Protocol):
+    """Writes responses with the newest published policy."""
+
+    async def generate(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
+        """Trajectories in the order asked; ids are the requests'. group/prompt ids are filled by the caller."""
+        ...
+
+
+class Scorer(Protocol):
+    """Attaches scores; the one named `reward` is the outcome."""
+
+    async def score(self, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]) -> list[Trajectory]:
+        """The same trajectories, scored, in order."""
+        ...
+
+
+class Learner(Protocol):
+    """Trains the policy and hands out its weights."""
+
+    async def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None:
+        """New recipe, optimizer state and schedule; the weights stay. `steps` counts optimizer updates."""
+        ...
+
+    async def step(self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float]) -> StepFacts:
+        """One step of `updates` optimizer updates; `coefficients` scale strands by name (1 where absent)."""
+        ...
+
+    async def save(self, directory: Path) -> None:
+        """Model (Hugging Face folder at directory/model) and training state, without pickle."""
+        ...
+
+    async def load(self, directory: Path) -> None:
+        """What `save` wrote: afterwards every later step is bit for bit as if never stopped."""
+        ...
+
+
+class Publisher(Protocol):
+    """Carries the learner's weights to every engine."""
+
+    async def publish(self, version: int) -> PublishFacts:
+        """Returns when every replica serves `version`."""
+        ...
+
+
+class Ledger(Protocol):
+    """Remembers. Writes may be buffered; `flush` makes them durable."""
+
+    def add(self, step: int, examples: Sequence[Example], stage: str) -> None: ...
+    def decision(self, row: Mapping[str, Any]) -> None: ...
+    def metrics(self, row: Mapping[str, Any]) -> None: ...
+    def event(self, kind: str, **facts: Any) -> None: ...
+    def flush(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Teachers: where off-policy supervision comes from."""

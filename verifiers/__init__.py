@@ -1,0 +1,1 @@
+"""Verifiers: text in, `Score` out. Know neither policies nor Ray."""
