@@ -1,13 +1,14 @@
 """`Trajectory`: what was written, by whom, with which weights and probability, and what was said of it.
 
-Host record, ragged, frozen, no torch. One Arrow schema serves the wire and the ledger: `to_table` and `from_table`
-convert; arrays that come out of a table are read-only views of its buffers.
+Host record, ragged, frozen, no torch. One Arrow schema (policies/arrow.py) serves the wire and the ledger: `to_table`
+and `from_table` convert; arrays that come out of a table are read-only views of its buffers.
 Axes: T = response tokens, C = context tokens.
 """
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -94,9 +95,25 @@ class Preference:
     margin: float = float("nan")
 
 
+CONTEXTS: Final = ("train_context", "behavior_context", "teacher_context")
+"""The [C] fields, all int32."""
+
+PER_TOKEN: Final[dict[str, type[np.generic]]] = {
+    "tokens": np.int32,
+    "origin": np.int8,
+    "token_version": np.int32,
+    "train_mask": np.bool_,
+    "behavior_logps": np.float32,
+}
+"""The [T] fields and their types."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Trajectory:
-    """One response and everything known of where it came from (design: records). Arrays are read-only."""
+    """One response and everything known of where it came from (design: records). Arrays are read-only.
+
+    Raises ValueError at construction when an array's type or length is wrong, or when versions contradict origins.
+    """
 
     id: str
     prompt_id: str
@@ -125,3 +142,55 @@ class Trajectory:
     created_at: float = 0.0
     seconds: float = 0.0
     tokens_generated: int = 0
+
+    def __post_init__(self) -> None:
+        for name in CONTEXTS:
+            self._seal(name, np.int32)
+        for name, dtype in PER_TOKEN.items():
+            self._seal(name, dtype)
+            size = len(getattr(self, name))
+            if size != len(self.tokens):
+                raise self._fault(name, f"one entry for each of the {len(self.tokens)} tokens", size)
+        self._check_provenance()
+
+    def _seal(self, name: str, dtype: type[np.generic]) -> None:
+        """Check one array and keep a read-only view of it."""
+        value: Any = getattr(self, name)
+        if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype != dtype:
+            got = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise self._fault(name, f"a one-dimensional array of {np.dtype(dtype).name}", got)
+        if value.flags.writeable:
+            value = value.view()
+            value.flags.writeable = False
+            object.__setattr__(self, name, value)
+
+    def _check_provenance(self) -> None:
+        """Learner tokens, and they alone, carry the version that sampled them; environment tokens are not trained."""
+        own = self.origin == Origin.LEARNER
+        if bool(np.any(self.token_version[own] < 0)):
+            raise self._fault("token_version", "a version >= 0 on every learner token", self.token_version[own].min())
+        if bool(np.any(self.token_version[~own] != -1)):
+            raise self._fault("token_version", "-1 on tokens the learner did not write", self.token_version[~own].max())
+        if bool(np.any(self.train_mask[self.origin == Origin.ENVIRONMENT])):
+            raise self._fault("train_mask", "false on environment tokens", "true")
+        if len(self.tokens) and not own.any() and self.version != -1:
+            raise self._fault("version", "-1, for the learner wrote no token", self.version)
+        if own.any() and self.version != self.token_version[own][0]:
+            raise self._fault("version", f"{self.token_version[own][0]}, as on the first learner token", self.version)
+
+    def _fault(self, field: str, want: str, got: object) -> ValueError:
+        return ValueError(f"Trajectory.{field} of {self.id!r}: want {want}, got {got}")
+
+
+def reward(trajectory: Trajectory) -> float:
+    """Value of the score named `reward`; NaN when there is none or its status is not ok."""
+    for entry in trajectory.scores:
+        if entry.name == "reward":
+            return entry.value if entry.status == "ok" else math.nan
+    return math.nan
+
+
+def on_policy_share(trajectory: Trajectory, version: int) -> float:
+    """Share of the trained tokens that policy `version` itself sampled; NaN when nothing is trained."""
+    trained = trajectory.token_version[trajectory.train_mask]
+    return float(np.mean(trained == version)) if len(trained) else math.nan
