@@ -1,0 +1,240 @@
+"""`RunLedger`: remembers trajectories, decisions, metrics and events of a run, without holding up the step.
+
+Trajectories go through a bounded queue to a writer thread, one immutable Parquet file per step. Everything else is
+a JSON line that reaches the operating system before the call returns. Timestamps aside, content is deterministic.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.json_lines import JsonLines, Row, plain, rewrite, sync_directory
+from orchestrator.run_directory import RunDirectory
+from policies.arrow import to_table
+from policies.example import Example
+
+QUEUE_STEPS = 4
+"""Steps that may wait for the disk; a fifth waits."""
+WRITE_SECONDS = 300.0
+"""Longest wait for the writer thread."""
+
+PROBE_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("stage", pa.string()),
+        ("prompt_id", pa.string()),
+        ("family", pa.string()),
+        ("greedy", pa.bool_()),
+        ("passed", pa.bool_()),
+        ("value", pa.float64()),
+        ("status", pa.string()),
+        ("tokens", pa.int64()),
+        ("text", pa.string()),
+    ]
+)
+
+
+class LedgerError(RuntimeError):
+    """The ledger could not write; the cause is chained."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    path: Path
+    table_of: tuple[Sequence[Example], Mapping[str, Any]]
+
+
+class RunLedger:
+    """The ledger of one run directory; `orchestrator.ports.Ledger`.
+
+    `strands` maps a stage to the names of its strands, so that trajectories carry the name and not an index.
+    Used from one thread; `close` (or leaving `with`) waits for the writer.
+    """
+
+    def __init__(self, run: RunDirectory, strands: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.run = run
+        self._strands = dict(strands or {})
+        run.trajectories.mkdir(parents=True, exist_ok=True)
+        for leftover in run.trajectories.glob("*.tmp"):
+            leftover.unlink()
+        self._decisions, self._metrics, self._events = map(JsonLines, (run.decisions, run.metrics, run.events))
+        self._steps = _steps(run.trajectories)
+        self._queue: queue.Queue[_Job | None] = queue.Queue(QUEUE_STEPS)
+        self._failure: BaseException | None = None
+        self._writer = threading.Thread(target=self._write_all, name="ledger-writer", daemon=True)
+        self._writer.start()
+
+    def __enter__(self) -> "RunLedger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, step: int, examples: Sequence[Example], stage: str) -> None:
+        """Queues all that the learner consumes in `step`, once a step; written in the background."""
+        self._raise_failure()
+        if step in self._steps:
+            raise LedgerError(
+                f"step {step} was added before; its trajectories are written once (resume truncates first)"
+            )
+        self._steps.add(step)
+        names = self._strands.get(stage, ())
+        labels = [names[e.strand] if e.strand < len(names) else f"strand-{e.strand}" for e in examples]
+        job = _Job(self.run.trajectory_file(step), (tuple(examples), {"stage": stage, "step": step, "strand": labels}))
+        self._put(job)
+
+    def decision(self, row: Mapping[str, Any]) -> None:
+        """A line of what the controls decided and why."""
+        self._raise_failure()
+        self._decisions.append(_stamped(row))
+
+    def metrics(self, row: Mapping[str, Any]) -> None:
+        """A line of a step's, or a probe's, figures."""
+        self._raise_failure()
+        self._metrics.append(_stamped(row))
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """A line of something that happened: a failure, a restart, a drop. Works when the writer has failed, too."""
+        self._events.append(_stamped({"kind": kind, **facts}))
+
+    def flush(self) -> None:
+        """Returns when everything so far would survive a power cut; LedgerError if it cannot."""
+        self._drain()
+        self._raise_failure()
+        for lines in (self._decisions, self._metrics, self._events):
+            lines.sync()
+
+    def truncate_after(self, step: int) -> dict[str, int]:
+        """Forgets what a resume from `step` will do again; returns what was dropped, which is also an event.
+
+        Trajectories, decisions, metrics and probes after `step` go. Events stay, marked `undone`: what failed did
+        fail. Each file is replaced atomically; doing it twice drops nothing more.
+        """
+        self.flush()
+        dropped = {
+            "decisions": rewrite(self.run.decisions, lambda row: _up_to(row, step)),
+            "metrics": rewrite(self.run.metrics, lambda row: _up_to(row, step)),
+            "trajectories": _remove_after(self.run.trajectories, step),
+            "probes": _remove_after(self.run.probes, step),
+        }
+        rewrite(self.run.events, lambda row: row if _up_to(row, step) else row | {"undone": True})
+        self._steps = _steps(self.run.trajectories)
+        self._reopen()
+        self.event("resumed", step=step, dropped=dropped)
+        return dropped
+
+    def close(self) -> None:
+        """Writes what is queued, makes it durable and ends the writer thread; LedgerError if something was lost."""
+        try:
+            self.flush()
+        finally:
+            if self._writer.is_alive():
+                self._put(None)
+                self._writer.join(WRITE_SECONDS)
+            for lines in (self._decisions, self._metrics, self._events):
+                lines.close()
+
+    def _put(self, job: _Job | None) -> None:
+        try:
+            self._queue.put(job, timeout=WRITE_SECONDS)
+        except queue.Full:
+            raise LedgerError(
+                f"the ledger's writer took no step for {WRITE_SECONDS:.0f} s; is the disk stuck?"
+            ) from None
+
+    def _write_all(self) -> None:
+        """The writer thread: after a failure it goes on taking jobs, so that nobody waits for it, and writes none."""
+        while (job := self._queue.get()) is not None:
+            try:
+                if self._failure is None:
+                    write_parquet(job.path, _table(*job.table_of))
+            except Exception as error:  # noqa: BLE001 - crosses threads: raised again by the next call
+                self._failure = error
+            finally:
+                self._queue.task_done()
+        self._queue.task_done()
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + WRITE_SECONDS
+        with self._queue.all_tasks_done:
+            while self._queue.unfinished_tasks:
+                if not self._queue.all_tasks_done.wait(deadline - time.monotonic()):
+                    raise LedgerError(
+                        f"the ledger's writer did not finish in {WRITE_SECONDS:.0f} s; is the disk stuck?"
+                    )
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise LedgerError(f"trajectories were not written: {self._failure}") from self._failure
+
+    def _reopen(self) -> None:
+        for lines in (self._decisions, self._metrics, self._events):
+            lines.close()
+        run = self.run
+        self._decisions, self._metrics, self._events = map(JsonLines, (run.decisions, run.metrics, run.events))
+
+
+def write_probe(run: RunDirectory, step: int, stage: str, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Writes a probe, a row per response (prompt_id, family, greedy, passed, value, status, tokens, text).
+
+    A probe of the same step, drawn again after a resume, replaces the file.
+    """
+    run.probes.mkdir(exist_ok=True)
+    full = [{"step": step, "stage": stage, **row} for row in rows]
+    return write_parquet(run.probe_file(step), pa.Table.from_pylist(full, schema=PROBE_SCHEMA))
+
+
+def write_parquet(path: Path, table: pa.Table) -> Path:
+    """Whole or absent: written aside, synced, renamed. Every page carries a checksum."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+    return path
+
+
+def _table(examples: Sequence[Example], columns: Mapping[str, Any]) -> pa.Table:
+    """Trajectories with the columns stage, step, strand and advantage."""
+    count = len(examples)
+    table = to_table([example.trajectory for example in examples])
+    advantages = [example.advantages for example in examples]
+    table = table.append_column("stage", pa.array([columns["stage"]] * count, pa.string()))
+    table = table.append_column("step", pa.array([columns["step"]] * count, pa.int64()))
+    table = table.append_column("strand", pa.array(columns["strand"], pa.string()))
+    return table.append_column("advantage", pa.array(advantages, pa.list_(pa.float32())))
+
+
+def _stamped(row: Mapping[str, Any]) -> Row:
+    stamped: Row = plain(row)
+    return stamped | {"time": round(time.time(), 3)}
+
+
+def _up_to(row: Row, step: int) -> Row | None:
+    """The row, unless it says that it belongs to a later step."""
+    at = row.get("step")
+    return None if isinstance(at, int) and at > step else row
+
+
+def _remove_after(folder: Path, step: int) -> int:
+    later = [at for at in _steps(folder) if at > step]
+    for at in later:
+        (folder / f"step={at:06d}.parquet").unlink()
+    if later:
+        sync_directory(folder)
+    return len(later)
+
+
+def _steps(folder: Path) -> set[int]:
+    """Steps that have a Parquet file in the folder."""
+    return {int(path.stem.partition("=")[2]) for path in folder.glob("step=*.parquet")}
