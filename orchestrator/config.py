@@ -14,14 +14,14 @@ class ArithmeticPrompts(Strict):
     """Addition and subtraction of whole numbers, `346+77=`."""
 
     kind: Literal["arithmetic"] = "arithmetic"
-    digits: Annotated[tuple[int, ...], Field(min_length=1)] = (2, 3)
+    digits: Annotated[tuple[Annotated[int, Field(ge=1, le=18)], ...], Field(min_length=1)] = (2, 3)
     """Numbers of digits that the operands may have."""
     count: Annotated[int, Field(ge=1)] = 4096
     seed: int = 0
 
 
 class JsonlPrompts(Strict):
-    """Rows of a JSON-lines file."""
+    """Rows of a JSON-lines file; `id` and `family` are read where a row has them."""
 
     kind: Literal["jsonl"] = "jsonl"
     path: str
@@ -32,7 +32,7 @@ class JsonlPrompts(Strict):
 
 
 class ParquetPrompts(Strict):
-    """Columns of a Parquet file."""
+    """Columns of a Parquet file; `id` and `family` are read where it has them."""
 
     kind: Literal["parquet"] = "parquet"
     path: str
@@ -48,7 +48,7 @@ class TaskPrompts(Strict):
     dataset: str
     count: Annotated[int, Field(ge=1)] = 1024
     seed: int = 0
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """Passed to reasoning-gym's data set, such as {min_terms: 2, max_terms: 3}."""
     instruction: str = ""
     """Appended to the question, after a blank line."""
