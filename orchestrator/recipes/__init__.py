@@ -13,7 +13,7 @@ from orchestrator.recipes.schema import Citation, Labels, Parameter, Recipe, Rec
 from policies.bad_input import BadInput, near, refuse
 from policies.config import Strand
 
-__all__ = ["Citation", "Labels", "Parameter", "Recipe", "RecipeFile", "file", "load", "names"]
+__all__ = ["Citation", "Labels", "Parameter", "Recipe", "RecipeFile", "file", "load", "names", "parameter_model"]
 
 FOLDER = Path(__file__).parent
 

@@ -1,0 +1,213 @@
+"""Cross-checks of a pipeline that need no torch: each fault names its key, its value and its fix."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from orchestrator.config import ArithmeticPrompts, JsonlPrompts, ParquetPrompts, Pipeline, PromptSource, TaskPrompts
+from orchestrator.explain import Fault, shown
+from orchestrator.legality import judge
+from orchestrator.recipes import Recipe
+from policies.config import HfModel, Model
+from teachers.config import (
+    CarelessTeacher,
+    ChainSolver,
+    JsonlDemonstrations,
+    ModelDemonstrations,
+    ParquetDemonstrations,
+)
+from verifiers.config import AnswerVerifier, RubricVerifier, TaskVerifier, Verifier
+
+Keys = tuple[str | int, ...]
+
+
+def check(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Fault]:
+    """Every fault of the pipeline as a whole; `recipes` are its stages', in order; paths are absolute by now."""
+    found = [
+        *_prompts(pipeline),
+        *_model(pipeline.model, ("model",)),
+        *_demonstrations(pipeline),
+        *_resources(pipeline),
+    ]
+    found += _verifier(pipeline.verifier, ("verifier",), pipeline.prompts.train)
+    for index, recipe in enumerate(recipes):
+        found += [*_stage(pipeline, index, recipe), *_legality(pipeline, index, recipe)]
+    return found
+
+
+# ---------------------------------------------------------------- prompts and models
+
+
+def _prompts(pipeline: Pipeline) -> Iterator[Fault]:
+    sources = {"train": pipeline.prompts.train, "probe": pipeline.prompts.probe}
+    for name, source in sources.items():
+        if isinstance(source, JsonlPrompts | ParquetPrompts):
+            yield from _file(source.path, ("prompts", name, "path"))
+    if pipeline.probe.every is not None and pipeline.prompts.probe is None:
+        problem = f"there is nothing to probe {shown(pipeline.probe.every)}"
+        yield Fault(("probe", "every"), problem, "add prompts.probe, or remove this")
+    if isinstance(pipeline.prompts.train, ArithmeticPrompts) and not isinstance(pipeline.verifier, AnswerVerifier):
+        yield from _references(pipeline.verifier)
+
+
+def _references(verifier: Verifier) -> Iterator[Fault]:
+    if isinstance(verifier, TaskVerifier):
+        problem = f"judges reasoning_gym tasks, but prompts.train is arithmetic {shown(verifier.kind)}"
+        yield Fault(("verifier", "kind"), problem, "use the answer verifier, or reasoning_gym prompts")
+
+
+def _file(path: str, key: Keys) -> Iterator[Fault]:
+    if not Path(path).is_file():
+        problem = "is a folder" if Path(path).is_dir() else "no such file"
+        yield Fault(key, f"{problem} {shown(path)}", "paths are relative to the pipeline file's folder")
+
+
+def _model(model: Model, key: Keys) -> Iterator[Fault]:
+    if not isinstance(model, HfModel):
+        return
+    folder = Path(model.path)
+    if not folder.is_dir():
+        fix = "give a Hugging Face folder on this machine; `braid import-model` makes one of a GGUF file"
+        yield Fault((*key, "path"), f"no such folder {shown(model.path)}", fix)
+        return
+    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    if not any(folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        fix = "give the folder that transformers' save_pretrained wrote"
+        yield Fault((*key, "path"), f"holds no {', '.join(missing)} {shown(model.path)}", fix)
+    yield from _context(model, folder / "config.json", key)
+
+
+def _context(model: HfModel, config: Path, key: Keys) -> Iterator[Fault]:
+    """The model's own longest context, where its config says one."""
+    try:
+        said = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    except ValueError as error:
+        yield Fault((*key, "path"), f"config.json is no JSON ({error}) {shown(model.path)}", "copy the folder again")
+        return
+    longest = said.get("max_position_embeddings") if isinstance(said, dict) else None
+    if isinstance(longest, int) and model.context > longest:
+        yield Fault(
+            (*key, "context"), f"longer than the model's {longest} {shown(model.context)}", f"set it to {longest}"
+        )
+
+
+# ---------------------------------------------------------------- demonstrations
+
+
+def _demonstrations(pipeline: Pipeline) -> Iterator[Fault]:
+    key, prompts = ("demonstrations",), pipeline.prompts.train
+    match pipeline.demonstrations:
+        case JsonlDemonstrations(path=path) | ParquetDemonstrations(path=path):
+            yield from _file(path, (*key, "path"))
+        case ModelDemonstrations(model=model):
+            yield from _model(model, (*key, "model"))
+        case ChainSolver() if not _is_chain_sum(prompts):
+            problem = (
+                f"solves reasoning_gym's chain_sum alone, but prompts.train is {_called(prompts)} (got 'chain_solver')"
+            )
+            yield Fault((*key, "kind"), problem, "take demonstrations from jsonl, parquet or model")
+
+
+def _is_chain_sum(prompts: PromptSource) -> bool:
+    return isinstance(prompts, TaskPrompts) and prompts.dataset == "chain_sum"
+
+
+def _called(prompts: PromptSource) -> str:
+    return f"{prompts.kind} {prompts.dataset}" if isinstance(prompts, TaskPrompts) else prompts.kind
+
+
+# ---------------------------------------------------------------- verifier
+
+
+def _verifier(verifier: Verifier, key: Keys, prompts: PromptSource) -> Iterator[Fault]:
+    match verifier:
+        case RubricVerifier():
+            for index, part in enumerate(verifier.parts):
+                yield from _verifier(part, (*key, "parts", index), prompts)
+        case TaskVerifier() if isinstance(prompts, TaskPrompts) and prompts.dataset != verifier.dataset:
+            problem = f"prompts.train has tasks of {prompts.dataset} {shown(verifier.dataset)}"
+            yield Fault((*key, "dataset"), problem, f"set it to {prompts.dataset}")
+
+
+# ---------------------------------------------------------------- resources
+
+
+def _resources(pipeline: Pipeline) -> Iterator[Fault]:
+    learner, rollout = pipeline.resources.learner, pipeline.resources.rollout
+    key: Keys = ("resources", "learner")
+    if learner.engine == "deepspeed" and learner.zero_stage == 0 and pipeline.model.dtype == "bfloat16":
+        fix = "set it to 1 or more, or model.dtype to float32"
+        yield Fault((*key, "zero_stage"), "bfloat16 with DeepSpeed needs partitioned optimizer state (got 0)", fix)
+    if learner.engine == "torch" and learner.zero_stage > 0:
+        problem = f"the torch engine partitions nothing {shown(learner.zero_stage)}"
+        yield Fault((*key, "zero_stage"), problem, "set it to 0, or the engine to deepspeed")
+    if learner.gpus > 1:
+        yield Fault((*key, "gpus"), f"one rank uses one GPU {shown(learner.gpus)}", "set it to 1, and replicas higher")
+    if rollout.engine == "torch" and rollout.gpus > 1:
+        problem = f"the torch engine uses one GPU {shown(rollout.gpus)}"
+        yield Fault(("resources", "rollout", "gpus"), problem, "set it to 1, or the engine to vllm")
+
+
+# ---------------------------------------------------------------- stages
+
+
+def _stage(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
+    stage, key = pipeline.stages[index], ("stages", index)
+    names = [other.name for other in pipeline.stages]
+    if names.index(stage.name) < index:
+        yield Fault((*key, "name"), f"stage {names.index(stage.name)} has this name {shown(stage.name)}", "rename one")
+    producers = {strand.source.producer for strand in recipe.strands}
+    if "demonstration" in producers:
+        yield from _supply(pipeline, recipe, (*key, "recipe", "kind"))
+    if "rollout" not in producers and stage.max_staleness:
+        problem = f"{recipe.name} draws no rollouts that could lag {shown(stage.max_staleness)}"
+        yield Fault((*key, "max_staleness"), problem, "remove it")
+    if "rollout" in producers and stage.sampling.max_tokens >= pipeline.model.context:
+        problem = f"leaves no room for a prompt in model.context {pipeline.model.context}"
+        fix = f"set it below {pipeline.model.context}, or raise model.context"
+        yield Fault((*key, "sampling", "max_tokens"), f"{problem} {shown(stage.sampling.max_tokens)}", fix)
+    drawn = trajectories(stage.prompts_per_step, recipe)
+    if stage.updates > drawn:
+        problem = f"a step has {drawn} trajectories to split {shown(stage.updates)}"
+        yield Fault((*key, "updates"), problem, f"set it to {drawn} or less, or raise prompts_per_step")
+    yield from _teacher(pipeline, index, recipe)
+
+
+def trajectories(prompts: int, recipe: Recipe) -> int:
+    """How many trajectories a step draws."""
+    return sum(strand.source.per_prompt * prompts + strand.source.per_step for strand in recipe.strands)
+
+
+def _supply(pipeline: Pipeline, recipe: Recipe, key: Keys) -> Iterator[Fault]:
+    """A recipe that learns from demonstrations, and nobody who gives them."""
+    prompts = pipeline.prompts.train
+    if pipeline.demonstrations is None:
+        problem = f"needs demonstrations, but demonstrations is null {shown(recipe.name)}"
+        yield Fault(key, problem, "add demonstrations, or choose a recipe without them")
+    elif isinstance(pipeline.demonstrations, CarelessTeacher) and not isinstance(prompts, ArithmeticPrompts):
+        problem = (
+            f"the careless teacher solves arithmetic alone, but prompts.train is {_called(prompts)}, "
+            f"and {recipe.name} needs demonstrations (got 'careless')"
+        )
+        yield Fault(("demonstrations", "kind"), problem, "take demonstrations from jsonl, parquet or model")
+
+
+def _teacher(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
+    if recipe.teacher is None:
+        return
+    key: Keys = ("stages", index, "recipe", "teacher")
+    folder = Path(recipe.teacher)
+    if not (folder / "config.json").is_file():
+        problem = f"no model folder {shown(recipe.teacher)}"
+        yield Fault(key, problem, "give a Hugging Face folder; paths are relative to the pipeline file's folder")
+    elif index == 0 and isinstance(pipeline.model, HfModel) and folder.samefile(pipeline.model.path):
+        yield Fault(key, f"is the model in training: the gap is 0 everywhere {shown(recipe.teacher)}", "take another")
+
+
+def _legality(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
+    for verdict in judge(pipeline.stages[index], recipe):
+        if verdict.level == "error":
+            where = f" of {verdict.where}" if verdict.where else ""
+            yield Fault(("stages", index, "recipe"), f"{verdict.rule}{where}: {verdict.text}", verdict.fix)

@@ -1,0 +1,229 @@
+"""The plan of a pipeline: what each stage is made of, who supplies what it needs, and what it takes on trust."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.checks import trajectories
+from orchestrator.config import Pipeline, Stage
+from orchestrator.controls import Control
+from orchestrator.legality import Verdict, judge
+from orchestrator.load import recipe_of
+from orchestrator.recipes import Recipe
+from policies.config import Div, Point, Set, Strand, Term
+
+_FULL = ("forward", "reverse", "jsd")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Something that a stage's strands read of every trajectory, and who gives it."""
+
+    name: str
+    supplier: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One stage, expanded."""
+
+    name: str
+    recipe: str
+    summary: str
+    citation: str
+    labels: dict[str, Any]
+    parameters: dict[str, Any]
+    steps: int
+    trajectories: int
+    """A step's, all sources together."""
+    shares: dict[str, float]
+    """Producer -> its share of a step's trajectories. A share, not a claim: the ledger measures provenance."""
+    strands: tuple[dict[str, Any], ...]
+    controls: tuple[dict[str, Any], ...]
+    views: tuple[View, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def legal(self) -> bool:
+        """Whether no rule refuses the stage."""
+        return all(verdict.level != "error" for verdict in self.verdicts)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A pipeline, expanded."""
+
+    name: str
+    model: dict[str, Any]
+    actors: dict[str, str]
+    stages: tuple[StagePlan, ...]
+
+    @property
+    def legal(self) -> bool:
+        """Whether every stage may run."""
+        return all(stage.legal for stage in self.stages)
+
+    def document(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return {**asdict(self), "legal": self.legal}
+
+
+def plan(pipeline: Pipeline) -> Plan:
+    """Expand every stage of a checked pipeline."""
+    stages = tuple(_stage(pipeline, stage, recipe_of(stage.recipe)) for stage in pipeline.stages)
+    return Plan(pipeline.name, pipeline.model.model_dump(mode="json"), _actors(pipeline, stages), stages)
+
+
+def _stage(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> StagePlan:
+    drawn = trajectories(stage.prompts_per_step, recipe)
+    shares: dict[str, float] = {}
+    for strand in recipe.strands:
+        count = strand.source.per_prompt * stage.prompts_per_step + strand.source.per_step
+        shares[strand.source.producer] = shares.get(strand.source.producer, 0.0) + count / drawn
+    return StagePlan(
+        name=stage.name,
+        recipe=recipe.name,
+        summary=recipe.summary,
+        citation=str(recipe.citation),
+        labels=recipe.labels.model_dump(mode="json"),
+        parameters=dict(recipe.parameters),
+        steps=stage.steps,
+        trajectories=drawn,
+        shares=shares,
+        strands=tuple(strand.model_dump(mode="json") for strand in recipe.strands),
+        controls=tuple(control.model_dump(mode="json") for control in recipe.controls),
+        views=tuple(_views(pipeline, stage, recipe)),
+        verdicts=judge(stage, recipe),
+    )
+
+
+# ---------------------------------------------------------------- needs (methods: the needs matrix)
+
+
+def needs(strand: Strand) -> set[str]:
+    """Names of the views that a strand's credit and terms read."""
+    found = {"group": {"rewards"}, "teacher_gap": {"teacher_logps", "behavior_logps"}}.get(strand.credit.kind, set())
+    return found.union(*(_of_term(term) for term in strand.terms))
+
+
+def _of_term(term: Term) -> set[str]:
+    weights = {weight.kind for weight in term.weights}
+    found = {"old_logps", "behavior_logps"} if weights & {"truncated_importance", "masked_importance"} else set()
+    match term.kernel:
+        case Point(denominator="old" | "behavior" as denominator):
+            return found | {f"{denominator}_logps"}
+        case Set(reference=True):
+            return found | {"reference_logps"}
+        case Div(target="reference"):
+            return found | {"reference_logps"}
+        case Div(target="teacher", form=form):
+            return found | {"teacher_topk" if form in _FULL else "teacher_logps"}
+        case _:
+            return found
+
+
+def _views(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> Iterator[View]:
+    """The union of the strands' needs and, for each, the actor that is asked."""
+    wanted = set().union(*(needs(strand) for strand in recipe.strands))
+    producers = {strand.source.producer for strand in recipe.strands}
+    frozen, rollout = pipeline.resources.frozen, pipeline.resources.rollout
+    if "rollout" in producers:
+        yield View("rollouts", f"rollout x {rollout.replicas} ({rollout.engine})", _staleness(stage))
+    if "demonstration" in producers and pipeline.demonstrations is not None:
+        yield View("demonstrations", f"driver ({pipeline.demonstrations.kind})")
+    if "behavior_logps" in wanted:
+        yield View("behavior_logps", "rollout", "recorded with every sampled token")
+    if "rewards" in wanted:
+        yield View("rewards", f"scorer x {pipeline.resources.scorer.replicas} ({pipeline.verifier.kind})")
+    if "old_logps" in wanted:
+        yield _old(stage)
+    if "reference_logps" in wanted:
+        yield View("reference_logps", f"frozen x {frozen.replicas} ({frozen.engine})", "the stage's first weights")
+    for name in sorted(wanted & {"teacher_logps", "teacher_topk"}):
+        yield View(name, f"frozen x {frozen.replicas} ({frozen.engine})", str(recipe.teacher or ""))
+
+
+def _staleness(stage: Stage) -> str:
+    lag = stage.max_staleness
+    return f"at most {lag} version{'s' if lag > 1 else ''} old" if lag else "by the newest weights"
+
+
+def _old(stage: Stage) -> View:
+    if stage.updates == 1:
+        return View("old_logps", "learner", "skipped: with one update a step it is the current policy, the ratio is 1")
+    return View("old_logps", "learner", f"one pass without gradient before the step's {stage.updates} updates")
+
+
+def _actors(pipeline: Pipeline, stages: tuple[StagePlan, ...]) -> dict[str, str]:
+    """Who will be started, with what."""
+    given = pipeline.resources
+    learner, rollout = given.learner, given.rollout
+    zero = f", ZeRO {learner.zero_stage}" if learner.engine == "deepspeed" else ""
+    found = {
+        "learner": f"{learner.replicas} x {learner.engine}{zero}{_gpus(learner.gpus)}",
+        "rollout": f"{rollout.replicas} x {rollout.engine}{_gpus(rollout.gpus)}",
+        "scorer": f"{given.scorer.replicas} x {pipeline.verifier.kind}",
+    }
+    if any("frozen" in view.supplier for stage in stages for view in stage.views):
+        found["frozen"] = f"{given.frozen.replicas} x {given.frozen.engine}{_gpus(given.frozen.gpus)}"
+    return found
+
+
+def _gpus(count: float) -> str:
+    return f", {count:g} GPU each" if count else ", CPU"
+
+
+# ---------------------------------------------------------------- in words
+
+
+def say_source(strand: dict[str, Any]) -> str:
+    """`8 rollouts a prompt`."""
+    source = strand["source"]
+    count, unit = (source["per_prompt"], "prompt") if source["per_prompt"] else (source["per_step"], "step")
+    return f"{count} {source['producer']}{'s' if count > 1 else ''} a {unit}"
+
+
+def say_credit(strand: dict[str, Any]) -> str:
+    """`reward - mean, over std`, `1 on every token`, `teacher - behavior`."""
+    credit = strand["credit"]
+    if credit["kind"] == "constant":
+        return f"advantage {credit['value']:g} on every token"
+    if credit["kind"] == "teacher_gap":
+        return f"{credit['scale']:g} x (log p teacher - log p behavior) on each token"
+    baseline = {"zero": "", "mean": " - group mean", "leave_one_out": " - mean of the others"}[credit["baseline"]]
+    scale = {"none": "", "std": ", over the group's deviation", "mean": ", over the group's mean"}[credit["scale"]]
+    return f"reward{baseline}{scale}" + (" (own rollouts' alone)" if credit["scope"] == "on_policy" else "")
+
+
+def say_term(term: dict[str, Any]) -> str:
+    """`point(old, clip 0.2/0.2) x 1, mean over sequence`."""
+    kernel = term["kernel"]
+    match kernel["kind"]:
+        case "point":
+            level = ", geometric" if kernel["level"] == "geometric" else ""
+            said = f"point({kernel['denominator']}{level}, {_numbers(kernel['shape'])})"
+        case "div":
+            said = f"div({kernel['form']}, {kernel['target']})"
+        case _:
+            said = f"set({kernel['link']}, beta {kernel['beta']:g})"
+    weights = "".join(f" x {weight['kind']}" for weight in term["weights"])
+    reduce = f"{term['reduce']['kind']} {term['reduce']['length'] or ''}".strip()
+    return f"{term['name']}: {said}{weights} / {reduce}" + (
+        "" if term["coefficient"] == 1 else f" x {term['coefficient']:g}"
+    )
+
+
+def _numbers(variant: dict[str, Any]) -> str:
+    """`clip low 0.2 high 0.2`: a variant's kind and what it is set to."""
+    return " ".join([variant["kind"], *(f"{key} {value:g}" for key, value in variant.items() if _is_number(value))])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def say_control(control: Control | dict[str, Any]) -> str:
+    """`mixture: strand demonstrations, ...`."""
+    content = control if isinstance(control, dict) else control.model_dump(mode="json")
+    return f"{content['kind']}: " + ", ".join(f"{key} {value}" for key, value in content.items() if key != "kind")
