@@ -1,1 +1,6 @@
 """Verifiers: text in, `Score` out. Know neither policies nor Ray."""
+
+from verifiers.score import Score, Status
+from verifiers.verifier import Item, Verifier, build
+
+__all__ = ["Item", "Score", "Status", "Verifier", "build"]

@@ -1,8 +1,8 @@
 """Config of verifiers: what judges a response."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Strict(BaseModel):
@@ -11,7 +11,17 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class AnswerVerifier(Strict):
+class Part(Strict):
+    """What a verifier counts for inside a rubric; on its own these three change nothing."""
+
+    name: str = ""
+    """Name in the score's parts; by default the verifier's kind."""
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    required: bool = True
+    """Whether the whole passes only if this part does."""
+
+
+class AnswerVerifier(Part):
     """Exact answer: the text after the last `marker` (to the end of its line, stripped) equals the reference."""
 
     kind: Literal["answer"] = "answer"
@@ -19,49 +29,81 @@ class AnswerVerifier(Strict):
     """Empty: the whole response is the answer."""
 
 
-class MathVerifier(Strict):
-    """Mathematical equivalence with the reference, in a process that is killed when it hangs."""
+class MathVerifier(Part):
+    r"""Mathematical equivalence of the final answer with the reference, in a process that is killed when it hangs.
+
+    The final answer is the one \boxed{}; else the rest of the line after the last `marker`; else what follows
+    "answer is" or "answer:" in the last line; else a response that is nothing but one expression. Two different boxes,
+    a list where one value is asked, or an equation where a value is asked, are wrong.
+    """
 
     kind: Literal["math"] = "math"
+    marker: str = "####"
     timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Seconds for one verdict; past it the status is `timeout`, not a wrong answer."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    """Processes that judge at the same time."""
 
 
-class FormatVerifier(Strict):
+class FormatVerifier(Part):
     """The response as a whole matches a regular expression (with a time limit)."""
 
     kind: Literal["format"] = "format"
     pattern: str = r"(?s).*#\s*-?\d+\s*"
+    timeout: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Seconds for one match; past it the status is `timeout`."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        import regex  # type: ignore[import-untyped]
+
+        try:
+            regex.compile(pattern)
+        except regex.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return pattern
 
 
-class TaskVerifier(Strict):
-    """reasoning-gym's own scorer; the reference is the task's entry as JSON."""
+class TaskVerifier(Part):
+    """reasoning-gym's own scorer; the reference is the task's entry as JSON. Passes at value 1."""
 
     kind: Literal["reasoning_gym"] = "reasoning_gym"
     dataset: str
     """Name in reasoning-gym, such as chain_sum."""
     marker: str = ""
-    """When set, only the text after the last marker is judged."""
+    """When set, only the text after the last marker is judged (to the end of its line)."""
+    timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
 
 
-class RubricVerifier(Strict):
-    """Weighted mean of parts; passes when every required part passes."""
+class RubricVerifier(Part):
+    """Weighted mean of parts; passes when every required part passes; unknown when a part is."""
 
     kind: Literal["rubric"] = "rubric"
-    parts: Annotated[tuple["RubricPart", ...], Field(min_length=1)]
+    parts: Annotated[tuple["Verifier", ...], Field(min_length=1)]
 
-
-class RubricPart(Strict):
-    """One part of a rubric."""
-
-    name: str = ""
-    """Name in the score's components; by default the verifier's kind."""
-    verifier: "Verifier"
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    required: bool = True
-    """Whether the whole passes only if this part does."""
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [part_name(part) for part in self.parts]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"parts share the name {', '.join(map(repr, twice))}; give each part a name of its own")
+        if "reward" in names:
+            raise ValueError("a part may not be named 'reward': that is the whole's name; choose another")
+        return self
 
 
 Verifier = Annotated[
     AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | RubricVerifier, Field(discriminator="kind")
 ]
+
+AnyVerifier = AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | RubricVerifier
+"""The same union, for `isinstance` and annotations."""
+
+RubricVerifier.model_rebuild()
+
+
+def part_name(part: AnyVerifier) -> str:
+    """The name under which a part is reported."""
+    return part.name or part.kind

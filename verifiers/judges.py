@@ -1,0 +1,158 @@
+"""A pool of killable processes for verdicts that may hang.
+
+Own processes instead of multiprocessing's: those import the caller's main module again in every child, which runs an
+unguarded script twice and, under Ray, loads Ray for each verdict process.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from verifiers.score import Score, Status
+
+START_SECONDS = 120.0
+"""Longest wait for a process to load its libraries."""
+
+GRACE_SECONDS = 1.0
+"""How long after a verdict's own time limit the process is killed from outside."""
+
+LEASE_SECONDS = 3600.0
+"""Longest wait of a thread for a free process; every verdict before it is bounded, so this never runs out."""
+
+ATTEMPTS = 2
+"""A process that dies for another reason than time gets the same request so many times."""
+
+
+class Judges:
+    """Processes that are started when first needed and replaced when they die. Safe to call from threads."""
+
+    def __init__(self, tasks: Sequence[str], workers: int) -> None:
+        self._tasks = tuple(tasks)
+        self._free: queue.LifoQueue[_Process | None] = queue.LifoQueue()
+        for _ in range(workers):
+            self._free.put(None)  # a place whose process is not started yet
+        self.workers = workers
+
+    def ask(self, request: dict[str, Any], timeout: float) -> float | Score:
+        """The judge's number, or the unknown score that says why there is none."""
+        process = self._free.get(timeout=LEASE_SECONDS)
+        try:
+            for _ in range(ATTEMPTS):
+                if process is None or not process.alive:
+                    process = _Process(self._tasks)
+                verdict = _read_answer(process.ask(request, timeout), timeout)
+                if verdict is not None:
+                    return verdict
+            return Score.unknown(Status.ERROR, "the judging process died")
+        except TimeoutError as error:
+            if process is not None:
+                process.kill()
+            return Score.unknown(Status.TIMEOUT, str(error))
+        finally:
+            self._free.put(process)
+
+    def close(self) -> None:
+        """End every process that is not judging."""
+        for _ in range(self.workers):
+            with contextlib.suppress(queue.Empty):
+                process = self._free.get_nowait()
+                if process is not None:
+                    process.kill()
+        for _ in range(self.workers):
+            self._free.put(None)
+
+
+def _read_answer(answer: dict[str, Any], timeout: float) -> float | Score | None:
+    """The verdict in a process's answer; None if the process died of something else than time."""
+    match answer:
+        case {"value": float(value)}:
+            return value
+        case {"error": str(reason)}:
+            return Score.unknown(Status.ERROR, reason)
+        case {"died": signal.SIGALRM}:
+            return Score.unknown(Status.TIMEOUT, f"no verdict within {timeout:g} s")
+        case _:
+            return None
+
+
+class _Process:
+    """One judging process and its pipes."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        command = [sys.executable, "-P", "-m", "verifiers.judge_process", *tasks]
+        self._popen = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            start_new_session=True,
+        )
+        self._buffer = b""
+        self.alive = True
+        try:
+            self._read(START_SECONDS, "starting a judging process")
+        except TimeoutError:
+            self.kill()
+            raise
+
+    def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """The answer, `{"died": signal}` when the child ended instead, or {} when the whole process did."""
+        if not self.alive:
+            return {}
+        line = json.dumps({**request, "timeout": timeout}).encode() + b"\n"
+        try:
+            assert self._popen.stdin is not None
+            self._popen.stdin.write(line)
+            self._popen.stdin.flush()
+        except BrokenPipeError:
+            self.kill()
+            return {}
+        return self._read(timeout + GRACE_SECONDS, f"no verdict within {timeout:g} s")
+
+    def _read(self, seconds: float, waiting_for: str) -> dict[str, Any]:
+        """One line of JSON; {} at the end of the stream. TimeoutError carries `waiting_for`."""
+        assert self._popen.stdout is not None
+        descriptor = self._popen.stdout.fileno()
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([descriptor], [], [], max(deadline - time.monotonic(), 0))
+            if not ready:
+                raise TimeoutError(waiting_for)
+            chunk = os.read(descriptor, 1 << 16)
+            if not chunk:
+                self.kill()
+                return {}
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def kill(self) -> None:
+        """End the process, its child too, and reap it."""
+        self.alive = False
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        for pipe in (self._popen.stdin, self._popen.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._popen.wait(timeout=10)
+
+
+def _environment() -> dict[str, str]:
+    """Nothing but what Python needs: no secret of the run reaches code that reads a model's words."""
+    root = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ}
+    return {**kept, **threads, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
