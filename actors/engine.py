@@ -2,10 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from actors.weights import Weights
 from policies.trajectory import FinishReason, Float32, Int32, Sampling
+
+Load = Literal["publish", "folder"]
+"""Where an engine's first weights come from: the learner's publish, or the model folder's own files."""
+
+
+class EngineError(RuntimeError):
+    """The engine cannot serve: no weights yet, or a failure after which only a restart helps."""
+
+
+class RequestError(ValueError):
+    """One request that cannot be drawn, such as a prompt longer than the context; the others go on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,12 +36,19 @@ class Completion:
     id: str
     tokens: Int32
     logps: Float32
-    """[T] of the distribution that `sampling.logprobs` names; NaN where the engine does not know."""
+    """[T] of the distribution that `sampling.logprobs` names; NaN where the engine does not know.
+
+    At temperature 0 both names mean the distribution at temperature 1: a greedy token's own would always be 0.
+    """
     versions: Int32
     """[T] policy version that sampled each token."""
     text: str
+    """Of the tokens, special ones left out; where a stop string ended it, up to and with that string."""
     finish_reason: FinishReason
     seconds: float
+    """From submission to the last token."""
+    reason: str = ""
+    """Why it failed, when the finish reason is `error`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +61,31 @@ class TokenScores:
     """[T, K]"""
     topk_logps: Float32 | None = None
     """[T, K]"""
+
+
+def room(request: SampleRequest, max_model_len: int) -> int:
+    """How many tokens may be drawn after this context; RequestError says why none can."""
+    length, wanted = len(request.context), request.sampling.max_tokens
+    if length == 0:
+        raise RequestError("the context is empty; give it at least one token")
+    if length >= max_model_len:
+        raise RequestError(
+            f"the prompt has {length} tokens and the model's context is {max_model_len}: "
+            "no room for a response; shorten the prompt or raise model.context"
+        )
+    if wanted < 1:
+        raise RequestError(f"sampling.max_tokens is {wanted}; draw at least one token")
+    return min(wanted, max_model_len - length)
+
+
+def check_scorable(sequences: Sequence[tuple[Int32, Int32]], max_model_len: int) -> None:
+    """Raise ValueError unless every pair has a context and tokens that fit the model together."""
+    for index, (context, tokens) in enumerate(sequences):
+        total = len(context) + len(tokens)
+        if len(context) == 0 or len(tokens) == 0:
+            raise ValueError(f"score: sequence {index} has {len(context)} context and {len(tokens)} response tokens")
+        if total > max_model_len:
+            raise ValueError(f"score: sequence {index} has {total} tokens and the model's context is {max_model_len}")
 
 
 class Engine(Protocol):

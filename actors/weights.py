@@ -7,6 +7,7 @@ reads tensors back without a copy. torch is imported by the functions that need 
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,6 +116,24 @@ def views(weights: Weights) -> Iterator[tuple[str, "torch.Tensor"]]:
     for entry in weights.manifest.entries:
         part = flat[entry.offset : entry.offset + entry.nbytes]
         yield entry.name, part.view(getattr(torch, entry.dtype)).view(entry.shape)
+
+
+def needed(model: "torch.nn.Module") -> Shapes:
+    """What a Hugging Face model's update must hold: parameters and saved buffers, a tied weight once."""
+    own = dict(model.named_parameters(remove_duplicate=False))
+    found: dict[str, torch.Tensor] = dict(model.named_parameters())
+    found |= {name: tensor for name, tensor in model.state_dict().items() if name not in own}
+    return {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in found.items()}
+
+
+def needed_by(folder: Path, dtype: str) -> Shapes:
+    """The same from a model folder's config alone, without its weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        return needed(AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)))
 
 
 def _address(buffer: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,107 @@
+"""vLLM's engine in this process, stepped by our thread: continuous batching with nothing between us and the model."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vllm.inputs.engine import tokens_input
+from vllm.outputs import RequestOutput
+from vllm.v1.engine import FinishReason as EngineFinish
+from vllm.v1.engine.llm_engine import LLMEngine
+
+from actors.config import Rollout
+from actors.engine import Completion, Load, RequestError, SampleRequest, TokenScores, check_scorable
+from actors.vllm_parameters import Reader, engine_arguments, make_arguments, scores, scoring
+from actors.weights import Shapes, Weights, needed_by
+from policies.config import Model
+from policies.tokens import Tokenizer
+from policies.trajectory import Int32
+
+
+class VllmCore:
+    """Adds, steps, aborts, scores and reloads one in-process `LLMEngine`; one thread only."""
+
+    def __init__(self, folder: Path, model: Model, config: Rollout, max_model_len: int, load: Load) -> None:
+        self._reader = Reader(Tokenizer.load(folder), max_model_len)
+        self._engine = LLMEngine.from_engine_args(
+            make_arguments(engine_arguments(folder, model, config, max_model_len, load))
+        )
+        self.shapes: Shapes = needed_by(folder, model.dtype)
+        self.version = -1
+        self._requests: dict[str, tuple[SampleRequest, str, float]] = {}
+        """In flight: id -> (request, vLLM's own id, when it came)."""
+        self._ended: list[Completion] = []
+        """Ended while a score was being computed."""
+        self._engine.collective_rpc("init_weight_transfer_engine", args=({},))
+        if load == "folder":
+            self._serve(0)
+
+    def add(self, request: SampleRequest) -> None:
+        """Queue a request; it joins the batch at the next step that has room."""
+        parameters = self._reader.drawing(request)
+        try:
+            own = self._engine.add_request(request.id, tokens_input(request.context.tolist()), parameters)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        self._requests[request.id] = (request, own, time.monotonic())
+
+    def busy(self) -> bool:
+        """Whether a request is in flight."""
+        return bool(self._requests or self._ended)
+
+    def step(self) -> list[Completion]:
+        """One token for every running request."""
+        ended, self._ended = self._ended, []
+        return ended + [c for output in self._engine.step() if (c := self._ending(output))]
+
+    def abort(self, ids: Sequence[str]) -> list[Completion]:
+        """vLLM's synchronous engine forgets an aborted request, so its output is asked for first."""
+        partial = []
+        for name in ids:
+            if name not in self._requests:
+                continue
+            own = self._requests[name][1]
+            state = self._engine.output_processor.request_states[own]
+            output = state.make_request_output([], None, EngineFinish.ABORT, None)
+            self._engine.abort_request([own], internal=True)
+            partial.append(self._ending(output))
+        return [completion for completion in partial if completion]
+
+    def score(self, sequences: Sequence[tuple[Int32, Int32]], top_k: int) -> list[TokenScores]:
+        """Prompt log-probabilities; requests in flight go on beside them."""
+        check_scorable(sequences, self._reader.max_model_len)
+        lengths = {}
+        for index, (context, tokens) in enumerate(sequences):
+            name = f"score-{index}"
+            self._engine.add_request(name, tokens_input([*context.tolist(), *tokens.tolist()]), scoring(top_k))
+            lengths[name] = len(tokens)
+        found: dict[str, TokenScores] = {}
+        while len(found) < len(lengths):
+            for output in self._engine.step():
+                if output.request_id in lengths:
+                    found[output.request_id] = scores(output, lengths[output.request_id], top_k)
+                elif completion := self._ending(output):
+                    self._ended.append(completion)
+        return [found[name] for name in lengths]
+
+    def load(self, weights: Weights) -> None:
+        """Through vLLM's weight-transfer API, then forget every key and value that the old weights made."""
+        self._engine.collective_rpc("start_weight_update")
+        self._engine.collective_rpc("update_weights", args=({"weights": weights},))
+        self._engine.collective_rpc("finish_weight_update")
+        self._engine.reset_prefix_cache(reset_running_requests=True)
+        self._serve(weights.manifest.version)
+
+    def close(self) -> None:
+        """Free model and cache."""
+        self._engine.engine_core.shutdown()
+
+    def _serve(self, version: int) -> None:
+        self._engine.set_weight_version(str(version))
+        self.version = version
+
+    def _ending(self, output: RequestOutput | None) -> Completion | None:
+        if output is None or not output.finished:
+            return None
+        request, _, started = self._requests.pop(output.request_id)
+        return self._reader.completion(request, output.outputs[0], started)
