@@ -1,41 +1,16 @@
 """The loop's ports: what it asks of the parts. Actors fit them without importing them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from actors.engine import SampleRequest
+from actors.facts import PublishFacts
+from actors.sharding import StepFacts
 from policies.config import Optimizer, Strand
 from policies.example import Example
 from policies.prompt import Prompt
 from policies.trajectory import Trajectory
-
-
-@dataclass(frozen=True, slots=True)
-class StepFacts:
-    """What the learner says of one step. Counts are over the whole step, all ranks and updates."""
-
-    loss: float
-    gradient_norm: float
-    """Global norm before clipping; NaN when the step was skipped."""
-    learning_rate: float
-    skipped: int
-    """Updates skipped because loss or gradient was not finite."""
-    tokens: int
-    """Trained tokens."""
-    seconds: float
-    by_strand: Mapping[str, Mapping[str, float]]
-    """Strand name -> loss, tokens, sequences, gradient_mass, ratio_mean, clip_share, entropy, kl ..."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishFacts:
-    """A publish that every replica confirmed."""
-
-    version: int
-    nbytes: int
-    seconds: float
 
 
 class Sampler(Protocol):
@@ -85,8 +60,22 @@ class Publisher(Protocol):
 class Ledger(Protocol):
     """Remembers. Writes may be buffered; `flush` makes them durable."""
 
-    def add(self, step: int, examples: Sequence[Example], stage: str) -> None: ...
-    def decision(self, row: Mapping[str, Any]) -> None: ...
-    def metrics(self, row: Mapping[str, Any]) -> None: ...
-    def event(self, kind: str, **facts: Any) -> None: ...
-    def flush(self) -> None: ...
+    def add(self, step: int, examples: Sequence[Example], stage: str) -> None:
+        """Everything that the learner consumes in a step, once."""
+        ...
+
+    def decision(self, row: Mapping[str, Any]) -> None:
+        """What was decided for a step, and why."""
+        ...
+
+    def metrics(self, row: Mapping[str, Any]) -> None:
+        """A step's or a probe's figures."""
+        ...
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Something that happened: a failure, a restart, a drop."""
+        ...
+
+    def flush(self) -> None:
+        """Make everything so far durable."""
+        ...

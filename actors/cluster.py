@@ -1,0 +1,133 @@
+"""The only `import ray` outside deploy: start or join a cluster, spawn plain classes as actors, wait with a name.
+
+Nothing else in Braid knows that there is a cluster. Every wait takes a deadline and says what it waited for.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+import ray.exceptions
+
+NAMESPACE = "braid"
+ROOT = Path(__file__).resolve().parents[1]
+SLIVER = 0.001
+"""Of the custom resource `braid_<role>`: steers an actor to its worker group without limiting how many fit there."""
+
+T = TypeVar("T")
+
+
+class DeadlineError(TimeoutError):
+    """A named wait ran out."""
+
+
+class ActorLostError(RuntimeError):
+    """An actor died while it was asked something; `actor` names it."""
+
+    def __init__(self, actor: str, cause: str):
+        super().__init__(f"{actor} died: {cause}")
+        self.actor = actor
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A handle and what to call it in an error."""
+
+    handle: Any
+    name: str
+
+    def ask(self, method: str, *args: Any) -> Any:
+        """Call `method`; returns a reference that may be passed to another actor without fetching it."""
+        return getattr(self.handle, method).remote(*args)
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A run's hold on Ray: its actors live in namespace `braid` as `<run>/<role>-<index>`."""
+
+    run: str
+    temporary: Path | None = None
+    rendezvous: str = "127.0.0.1:0"
+    """Where learner ranks meet: host:port."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    actors: list[Actor] = field(default_factory=list)
+
+    def spawn(self, cls: type, *args: Any, role: str, index: int, **options: Any) -> Actor:
+        """Start the plain class `cls` as an actor. Options: env (mapping), gpus, kwargs for the constructor."""
+        env: Mapping[str, str] = options.pop("env", {})
+        gpus: float = options.pop("gpus", 0)
+        steer = {f"braid_{role}": SLIVER} if f"braid_{role}" in self.resources else {}
+        name = f"{self.run}/{role}-{index}"
+        remote = ray.remote(cls).options(
+            name=name,
+            num_cpus=0,
+            num_gpus=gpus,
+            resources=steer,
+            max_restarts=0,
+            runtime_env={"env_vars": dict(env)},
+        )
+        actor = Actor(remote.remote(*args, **options.pop("kwargs", {})), name)
+        self.actors.append(actor)
+        return actor
+
+    def kill(self, actor: Actor) -> None:
+        """End an actor at once; its name is free again when the call returns."""
+        ray.kill(actor.handle, no_restart=True)
+        self.actors = [other for other in self.actors if other is not actor]
+
+    def stop(self) -> None:
+        """End this run's actors and leave the cluster; a cluster that the run started ends with it."""
+        for actor in self.actors:
+            ray.kill(actor.handle, no_restart=True)
+        self.actors = []
+        ray.shutdown()
+        if self.temporary is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+def start(run: str, *, cpus: int | None = None) -> Cluster:
+    """Join the cluster that RAY_ADDRESS names (as a submitted job), or start a private one on this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    logging = {"log_to_driver": os.environ.get("BRAID_ACTOR_LOGS", "") == "1", "logging_level": "ERROR"}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", namespace=NAMESPACE, **logging)
+        return Cluster(run, resources=ray.cluster_resources())
+    # Unix sockets allow 107 characters for a path, so the private folder sits at the top of the temporary one.
+    temporary = Path(tempfile.mkdtemp(prefix="braid-ray-"))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ray.init(
+        address="local",
+        namespace=NAMESPACE,
+        include_dashboard=False,
+        num_cpus=cpus,
+        _temp_dir=str(temporary),
+        _node_ip_address="127.0.0.1",
+        **logging,
+    )
+    return Cluster(run, temporary=temporary, resources=ray.cluster_resources())
+
+
+def put(value: Any) -> Any:
+    """Place a value in the object store once, for several actors."""
+    return ray.put(value)
+
+
+async def wait(reference: Awaitable[T], *, deadline: float, what: str, actor: str = "") -> T:
+    """The value of `reference`; DeadlineError after `deadline` seconds, ActorLostError when its actor died."""
+    try:
+        return await asyncio.wait_for(_resolve(reference), timeout=deadline)
+    except TimeoutError as error:
+        raise DeadlineError(f"{what} took longer than {deadline:g} s{f' on {actor}' if actor else ''}") from error
+    except ray.exceptions.RayActorError as error:
+        raise ActorLostError(actor or "an actor", str(error).splitlines()[0]) from error
+
+
+async def _resolve(reference: Awaitable[T]) -> T:
+    return await reference

@@ -1,0 +1,240 @@
+"""Groups of actors behind the loop's ports: rollout replicas that heal, scorers, frozen models, learner ranks.
+
+A replica that dies is replaced, given the newest weights, and asked again for what it owed; only throughput is lost.
+A learner rank that dies ends the run: its last checkpoint is where `braid resume` goes on.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from actors import cluster
+from actors.cluster import Actor, ActorLostError
+from actors.config import Deadlines
+from actors.engine import SampleRequest, TokenScores
+from actors.facts import PublishFacts
+from actors.sharding import StepFacts, merge_facts, split
+from policies.config import Optimizer, Strand
+from policies.example import Example
+from policies.prompt import Prompt
+from policies.reduce import normalisers
+from policies.trajectory import Int32, ScoreEntry, Trajectory
+
+RETRIES = 2
+"""Times that a dead replica's share is asked again before the run gives up."""
+
+
+def bounds(count: int, parts: int) -> list[tuple[int, int]]:
+    """[low, high) of `parts` contiguous shares of `count` things; some are empty where parts > count."""
+    return list(pairwise(count * index // parts for index in range(parts + 1)))
+
+
+@dataclass(slots=True)
+class RolloutPool:
+    """Replicas that write responses; deals requests out in contiguous shares so that a group meets one prefix cache."""
+
+    spawn: Callable[[int], Actor]
+    """Starts replica `index`; used at first and to replace one that died."""
+    replicas: list[Actor]
+    deadlines: Deadlines
+    on_event: Callable[..., None]
+    kill: Callable[[Actor], None]
+    weights: Any = None
+    """Reference to the newest published weights."""
+    version: int = -1
+    _healing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def generate(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
+        """Every request's trajectory, in order."""
+        shares = [list(requests[low:high]) for low, high in bounds(len(requests), len(self.replicas))]
+        parts = await asyncio.gather(*(self._share(index, share) for index, share in enumerate(shares) if share))
+        return [trajectory for part in parts for trajectory in part]
+
+    async def update(self, reference: Any, version: int) -> None:
+        """Give every replica the weights behind `reference`; returns when all serve them."""
+        self.weights, self.version = reference, version
+        await asyncio.gather(*(self._update(index) for index in range(len(self.replicas))))
+
+    async def _share(self, index: int, share: list[SampleRequest]) -> list[Trajectory]:
+        for _ in range(RETRIES + 1):
+            actor = self.replicas[index]
+            try:
+                result: list[Trajectory] = await cluster.wait(
+                    actor.ask("generate", share),
+                    deadline=self.deadlines.generate,
+                    what=f"generating {len(share)} responses",
+                    actor=actor.name,
+                )
+            except ActorLostError as error:
+                await self._heal(index, actor, error)
+            else:
+                return result
+        raise ActorLostError(self.replicas[index].name, f"it died {RETRIES + 1} times over the same requests")
+
+    async def _update(self, index: int) -> None:
+        actor = self.replicas[index]
+        try:
+            await cluster.wait(
+                actor.ask("update_weights", self.weights),
+                deadline=self.deadlines.publish,
+                what=f"publishing version {self.version}",
+                actor=actor.name,
+            )
+        except ActorLostError as error:
+            await self._heal(index, actor, error)
+
+    async def _heal(self, index: int, dead: Actor, error: ActorLostError) -> None:
+        """Replace `dead`; the newcomer serves only after it has the newest weights."""
+        async with self._healing:
+            if self.replicas[index] is not dead:
+                return  # another share's failure has already replaced it
+            self.on_event("rollout_restart", actor=dead.name, cause=str(error), version=self.version)
+            self.kill(dead)
+            fresh = self.spawn(index)
+            await cluster.wait(fresh.ask("ping"), deadline=self.deadlines.start, what="restarting", actor=fresh.name)
+            if self.weights is not None:
+                await cluster.wait(
+                    fresh.ask("update_weights", self.weights),
+                    deadline=self.deadlines.publish,
+                    what=f"publishing version {self.version}",
+                    actor=fresh.name,
+                )
+            self.replicas[index] = fresh
+
+
+@dataclass(slots=True)
+class ScorerPool:
+    """CPU actors that run the verifier. A share that hangs is judged `timeout`, one whose actor dies `error`."""
+
+    replicas: list[Actor]
+    timeout: float
+    on_event: Callable[..., None]
+
+    async def score(self, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]) -> list[Trajectory]:
+        """The same trajectories with their scores, in order."""
+        shares = [trajectories[low:high] for low, high in bounds(len(trajectories), len(self.replicas))]
+        parts = await asyncio.gather(
+            *(self._share(self.replicas[index], share, prompts) for index, share in enumerate(shares) if share)
+        )
+        return [trajectory for part in parts for trajectory in part]
+
+    async def _share(
+        self, actor: Actor, share: Sequence[Trajectory], prompts: Mapping[str, Prompt]
+    ) -> list[Trajectory]:
+        items = [(one.id, prompts[one.prompt_id].text, one.text, prompts[one.prompt_id].reference) for one in share]
+        try:
+            scores: list[tuple[ScoreEntry, ...]] = await cluster.wait(
+                actor.ask("score", items), deadline=self.timeout, what=f"judging {len(items)} responses"
+            )
+        except (cluster.DeadlineError, ActorLostError) as error:
+            status = "timeout" if isinstance(error, cluster.DeadlineError) else "error"
+            self.on_event("scorer_failed", actor=actor.name, status=status, cause=str(error), count=len(items))
+            unknown = ScoreEntry("reward", float("nan"), None, status, str(error), scorer=actor.name)
+            scores = [(unknown,)] * len(items)
+        return [replace(one, scores=entries) for one, entries in zip(share, scores, strict=True)]
+
+
+@dataclass(slots=True)
+class FrozenPool:
+    """A model that is not trained, asked for log-probabilities of given tokens."""
+
+    replicas: list[Actor]
+    deadlines: Deadlines
+
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32], top_k: int) -> list[TokenScores]:
+        """One TokenScores for each (context, tokens), in order."""
+        asked = [
+            cluster.wait(
+                actor.ask("logprobs", list(contexts[low:high]), list(tokens[low:high]), top_k),
+                deadline=self.deadlines.generate,
+                what=f"scoring {high - low} sequences",
+                actor=actor.name,
+            )
+            for actor, (low, high) in zip(self.replicas, bounds(len(tokens), len(self.replicas)), strict=True)
+            if high > low
+        ]
+        return [one for part in await asyncio.gather(*asked) for one in part]
+
+    async def update(self, reference: Any) -> None:
+        """Freeze these weights: the reference of the stage that begins."""
+        await asyncio.gather(
+            *(
+                cluster.wait(
+                    actor.ask("update_weights", reference),
+                    deadline=self.deadlines.publish,
+                    what="handing over the reference",
+                    actor=actor.name,
+                )
+                for actor in self.replicas
+            )
+        )
+
+
+@dataclass(slots=True)
+class LearnerPool:
+    """The learner's ranks as one learner."""
+
+    ranks: list[Actor]
+    deadlines: Deadlines
+    strands: tuple[Strand, ...] = ()
+
+    async def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None:
+        """New recipe, optimizer state and schedule on every rank."""
+        self.strands = tuple(strands)
+        await self._all("begin_stage", self.strands, optimizer, steps, deadline=self.deadlines.start)
+
+    async def step(self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float]) -> StepFacts:
+        """Split the step's examples over updates and ranks; every term's normaliser is global and fixed here."""
+        shares = split(examples, updates, len(self.ranks))
+        counts = [normalisers(self.strands, [one for rank in update for one in rank]) for update in shares]
+        asked = [
+            actor.ask("step", [update[rank] for update in shares], counts, dict(coefficients), len(shares) > 1)
+            for rank, actor in enumerate(self.ranks)
+        ]
+        facts = await asyncio.gather(
+            *(
+                cluster.wait(reference, deadline=self.deadlines.step, what="a learner step", actor=actor.name)
+                for reference, actor in zip(asked, self.ranks, strict=True)
+            )
+        )
+        return merge_facts(facts)
+
+    def export(self, version: int) -> Any:
+        """A reference to the weights as `version`; the buffer never passes through the driver."""
+        exports = [actor.ask("export_weights", version) for actor in self.ranks]  # ZeRO-3 gathers on every rank
+        return exports[0]
+
+    async def save(self, directory: Path) -> None:
+        """Model and training state under `directory`."""
+        await self._all("save", str(directory), deadline=self.deadlines.save)
+
+    async def load(self, directory: Path) -> None:
+        """What `save` wrote."""
+        await self._all("load", str(directory), deadline=self.deadlines.save)
+
+    async def _all(self, method: str, *args: Any, deadline: float) -> list[Any]:
+        return await asyncio.gather(
+            *(
+                cluster.wait(actor.ask(method, *args), deadline=deadline, what=f"learner {method}", actor=actor.name)
+                for actor in self.ranks
+            )
+        )
+
+
+@dataclass(slots=True)
+class RayPublisher:
+    """Learner to object store to every engine: one flat buffer, read zero-copy, no disk."""
+
+    learner: LearnerPool
+    rollouts: RolloutPool
+
+    async def publish(self, version: int) -> PublishFacts:
+        """Returns when every replica serves `version`."""
+        began = time.perf_counter()
+        reference = self.learner.export(version)
+        await self.rollouts.update(reference, version)
+        return PublishFacts(version, time.perf_counter() - began)

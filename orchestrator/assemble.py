@@ -1,0 +1,146 @@
+"""Supervision to examples: route each group, give credit, attach the views that the strands ask for."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from orchestrator.collect import Collected, Group, Member
+from policies.config import Div, GroupCredit, Set, Strand, TeacherGap
+from policies.credit import assign
+from policies.example import Example
+from policies.trajectory import Float32, Int32, Trajectory, reward
+
+TEACHER_TOP_K = 32
+"""Teacher tokens kept for a divergence; the rest goes into the tail bucket."""
+
+
+class TokenScores(Protocol):
+    """Log-probabilities of given tokens (actors/engine.py)."""
+
+    logps: Any
+    topk_ids: Any
+    topk_logps: Any
+
+
+class FrozenModel(Protocol):
+    """A model that is not trained."""
+
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32], top_k: int) -> Sequence[TokenScores]:
+        """One entry for each (context, tokens)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A group or trajectory that does not train, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembled:
+    """What the learner will train on, and what was left out."""
+
+    examples: tuple[Example, ...]
+    dropped: tuple[Dropped, ...]
+
+
+def wants_reference(strand: Strand) -> bool:
+    """Whether a term of the strand reads the frozen reference."""
+    return any(
+        (isinstance(term.kernel, Set) and term.kernel.reference)
+        or (isinstance(term.kernel, Div) and term.kernel.target == "reference")
+        for term in strand.terms
+    )
+
+
+def wants_teacher(strand: Strand) -> bool:
+    """Whether the strand's credit or a term of it reads a teacher."""
+    return isinstance(strand.credit, TeacherGap) or any(
+        isinstance(term.kernel, Div) and term.kernel.target == "teacher" for term in strand.terms
+    )
+
+
+def wants_top_k(strand: Strand) -> bool:
+    """Whether a term compares whole next-token distributions."""
+    return any(
+        isinstance(term.kernel, Div) and term.kernel.form in ("forward", "reverse", "jsd") for term in strand.terms
+    )
+
+
+def usable(strands: Sequence[Strand], group: Group) -> tuple[Group, list[Dropped]]:
+    """The group without members that have no tokens or no verdict: data with a reason, not a crash."""
+    kept, dropped = [], []
+    for member in group.members:
+        one = member.trajectory
+        if len(one.tokens) == 0:
+            dropped.append(Dropped(one.id, f"no tokens: {one.finish_reason}"))
+        elif isinstance(strands[member.strand].credit, GroupCredit) and np.isnan(reward(one)):
+            dropped.append(Dropped(one.id, "no verdict: " + next((s.status for s in one.scores), "unscored")))
+        else:
+            kept.append(member)
+    return replace(group, members=tuple(kept)), dropped
+
+
+async def assemble(
+    strands: Sequence[Strand],
+    collected: Collected,
+    *,
+    reference: FrozenModel | None,
+    teacher: FrozenModel | None,
+) -> Assembled:
+    """Examples in group order. Views are asked for once, over every trajectory of the strands that need them."""
+    members: list[tuple[Member, Group]] = []
+    dropped: list[Dropped] = []
+    for group in collected.groups:
+        kept, lost = usable(strands, group)
+        dropped += lost
+        members += [(member, kept) for member in kept.members]
+    references = await _views(strands, members, reference, wants_reference)
+    teachers = await _views(strands, members, teacher, wants_teacher)
+    examples = []
+    for index, (member, group) in enumerate(members):
+        strand, one = strands[member.strand], member.trajectory
+        of_teacher = teachers.get(index)
+        examples.append(
+            Example(
+                trajectory=one,
+                strand=member.strand,
+                advantages=_advantages(strand, group, one, of_teacher),
+                reference_logps=references[index].logps if index in references else None,
+                teacher_logps=of_teacher.logps if of_teacher else None,
+                teacher_topk_ids=of_teacher.topk_ids if of_teacher else None,
+                teacher_topk_logps=of_teacher.topk_logps if of_teacher else None,
+            )
+        )
+    return Assembled(tuple(examples), tuple(dropped))
+
+
+def _advantages(strand: Strand, group: Group, one: Trajectory, teacher: TokenScores | None) -> Float32:
+    """The member's own advantages; its group, of all strands, forms the statistics."""
+    if isinstance(strand.credit, GroupCredit):
+        everyone = [member.trajectory for member in group.members]
+        return assign(strand.credit, everyone).advantages[[other.id for other in everyone].index(one.id)]
+    view = None if teacher is None else [teacher.logps]
+    return assign(strand.credit, [one], teacher_logps=view).advantages[0]
+
+
+async def _views(
+    strands: Sequence[Strand],
+    members: Sequence[tuple[Member, Group]],
+    model: FrozenModel | None,
+    wants: Callable[[Strand], bool],
+) -> dict[int, TokenScores]:
+    """Index of a member -> what the frozen model says of its tokens, for the strands that want it."""
+    chosen = [index for index, (member, _) in enumerate(members) if wants(strands[member.strand])]
+    if not chosen:
+        return {}
+    if model is None:
+        raise ValueError("a strand reads a frozen model that was never started; the plan should have named it")
+    records = [members[index][0].trajectory for index in chosen]
+    top_k = TEACHER_TOP_K if any(wants_top_k(strands[members[index][0].strand]) for index in chosen) else 0
+    scores = await model.logprobs([one.train_context for one in records], [one.tokens for one in records], top_k)
+    return dict(zip(chosen, scores, strict=True))

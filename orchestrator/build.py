@@ -1,0 +1,230 @@
+"""From a pipeline to running parts: the model folder, the prompts, and every actor that the stages need."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from actors.learner import LearnerRank
+
+from actors import cluster
+from actors.cluster import Actor, Cluster
+from actors.frozen import FrozenReplica
+from actors.pool import FrozenPool, LearnerPool, RayPublisher, RolloutPool, ScorerPool
+from actors.sampler import SamplerReplica
+from actors.scorer import ScorerReplica
+from actors.vllm_environment import environment as vllm_environment
+from orchestrator.collect import Collector, Demonstrations
+from orchestrator.config import Pipeline
+from orchestrator.load import recipe_of
+from orchestrator.loop import StageRun
+from orchestrator.probing import Prober
+from orchestrator.prompts import disjoint, load
+from policies.config import TinyModel
+from policies.model_folder import materialise
+from policies.prompt import Prompt
+from policies.tokens import Tokenizer
+
+QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Nothing a run starts reaches for a hub or reports home."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run reads before anything is started: bad input ends here."""
+
+    folder: Path
+    tokenizer: Tokenizer
+    train: tuple[Prompt, ...]
+    probe: tuple[Prompt, ...]
+    demonstrations: Demonstrations | None
+    stages: tuple[StageRun, ...]
+
+    @property
+    def by_id(self) -> dict[str, Prompt]:
+        """Every prompt of the run."""
+        return {prompt.id: prompt for prompt in (*self.train, *self.probe)}
+
+
+@dataclass(slots=True)
+class Parts:
+    """The run's actors behind the loop's ports."""
+
+    cluster: Cluster
+    learner: LearnerPool
+    rollouts: RolloutPool
+    publisher: RayPublisher
+    scorer: ScorerPool
+    reference: FrozenPool | None
+    teachers: Mapping[int, FrozenPool]
+    """Stage index -> its teacher."""
+
+    def collector(self, inputs: Inputs, seed: int) -> Collector:
+        """The sources, wired."""
+        return Collector(self.rollouts, self.scorer, inputs.train, inputs.by_id, inputs.demonstrations, seed)
+
+    def prober(self, inputs: Inputs, pipeline: Pipeline) -> Prober:
+        """The probe, wired."""
+        return Prober(self.rollouts, self.scorer, inputs.probe, inputs.by_id, pipeline.probe, pipeline.seed)
+
+
+def stage_runs(pipeline: Pipeline) -> tuple[StageRun, ...]:
+    """Each stage with its recipe expanded."""
+    runs = []
+    for index, stage in enumerate(pipeline.stages):
+        recipe = recipe_of(stage.recipe)
+        runs.append(StageRun(index, stage, recipe.strands, recipe.controls, recipe.teacher))
+    return tuple(runs)
+
+
+def read_inputs(pipeline: Pipeline, directory: Path, base: Path) -> Inputs:
+    """Everything the run reads, checked: BadInput names file, key, value and fix. Starts nothing."""
+    folder = materialise(pipeline.model, directory / "model", base)
+    tokenizer = Tokenizer.load(folder)
+    context = pipeline.model.context
+    longest = max(stage.sampling.max_tokens for stage in pipeline.stages)
+    room: dict[str, Any] = {"base": base, "context": context, "max_tokens": longest}
+    train = load(pipeline.prompts.train, tokenizer, key="prompts.train", **room)
+    probe: tuple[Prompt, ...] = ()
+    if pipeline.prompts.probe is not None:
+        probe = load(pipeline.prompts.probe, tokenizer, key="prompts.probe", **room)
+        disjoint(train, probe)
+    stages = stage_runs(pipeline)
+    return Inputs(folder, tokenizer, train, probe, _demonstrations(pipeline, train, tokenizer, base, stages), stages)
+
+
+def _demonstrations(
+    pipeline: Pipeline, train: tuple[Prompt, ...], tokenizer: Tokenizer, base: Path, stages: tuple[StageRun, ...]
+) -> Demonstrations | None:
+    wanted = any(strand.source.producer == "demonstration" for stage in stages for strand in stage.strands)
+    if pipeline.demonstrations is None or not wanted:
+        return None
+    from teachers.demonstrations import load as load_demonstrations
+
+    return load_demonstrations(
+        pipeline.demonstrations, train, tokenizer, base=base, seed=pipeline.seed, context=pipeline.model.context
+    )
+
+
+def threads(asked: int | None, replicas: int) -> int:
+    """CPU threads of one replica: as asked, or the machine's cores shared among the replicas."""
+    return asked or max(1, (os.cpu_count() or 1) // replicas)
+
+
+def _environment(count: int, engine: str = "torch", gpus: float = 0) -> dict[str, str]:
+    return {**QUIET, "OMP_NUM_THREADS": str(count), **(vllm_environment(count, gpus) if engine == "vllm" else {})}
+
+
+async def start_parts(
+    pipeline: Pipeline, inputs: Inputs, hold: Cluster, on_event: Callable[..., None], say: Callable[[str], None]
+) -> Parts:
+    """Spawn every actor at once and wait until each answers; the slowest sets the time."""
+    resources, deadlines = pipeline.resources, pipeline.resources.deadlines
+    spawn_rollout = partial(_spawn_rollout, hold, pipeline, inputs)
+    learner = LearnerPool(
+        [_spawn_learner(hold, pipeline, inputs, rank) for rank in range(resources.learner.replicas)], deadlines
+    )
+    rollouts = RolloutPool(
+        spawn_rollout,
+        [spawn_rollout(index) for index in range(resources.rollout.replicas)],
+        deadlines,
+        on_event,
+        hold.kill,
+    )
+    scorers = [
+        hold.spawn(ScorerReplica, pipeline.verifier, role="scorer", index=index, env=_environment(1))
+        for index in range(resources.scorer.replicas)
+    ]
+    scorer = ScorerPool(scorers, resources.scorer.timeout, on_event)
+    reference, teachers = _frozen_pools(hold, pipeline, inputs)
+    frozen = [actor for pool in (reference, *teachers.values()) if pool for actor in pool.replicas]
+    await _all_answer([*learner.ranks, *rollouts.replicas, *scorers, *frozen], deadlines.start, say)
+    return Parts(hold, learner, rollouts, RayPublisher(learner, rollouts), scorer, reference, teachers)
+
+
+async def _all_answer(actors: list[Actor], deadline: float, say: Callable[[str], None]) -> None:
+    """Wait for each actor's first answer; the first that fails ends the start with its own error."""
+    waiting = {actor.name.rsplit("/", 1)[-1] for actor in actors}
+
+    async def answer(actor: Actor) -> None:
+        await cluster.wait(actor.ask("ping"), deadline=deadline, what=f"starting {actor.name}", actor=actor.name)
+        waiting.discard(actor.name.rsplit("/", 1)[-1])
+        if waiting:
+            say(f"waiting for {', '.join(sorted(waiting))}")
+
+    say(f"starting {', '.join(sorted(waiting))}")
+    await asyncio.gather(*(answer(actor) for actor in actors))
+
+
+def _spawn_rollout(hold: Cluster, pipeline: Pipeline, inputs: Inputs, index: int) -> Actor:
+    config = pipeline.resources.rollout
+    # A tiny model's engine spends its time in Python; a second thread only takes it from the others.
+    count = threads(config.threads or (1 if isinstance(pipeline.model, TinyModel) else None), config.replicas)
+    return hold.spawn(
+        SamplerReplica,
+        str(inputs.folder),
+        pipeline.model,
+        config,
+        pipeline.model.context,
+        pipeline.name,
+        role="rollout",
+        index=index,
+        gpus=config.gpus,
+        env=_environment(count, config.engine, config.gpus),
+    )
+
+
+def _spawn_learner(hold: Cluster, pipeline: Pipeline, inputs: Inputs, rank: int) -> Actor:
+    config = pipeline.resources.learner
+    return hold.spawn(
+        LearnerRank,
+        str(inputs.folder),
+        pipeline.model,
+        config,
+        role="learner",
+        index=rank,
+        gpus=config.gpus,
+        env=_environment(threads(config.threads, config.replicas)),
+        kwargs={
+            "rank": rank,
+            "world_size": config.replicas,
+            "rendezvous": hold.rendezvous,
+            "seed": pipeline.seed,
+        },
+    )
+
+
+def _frozen_pools(hold: Cluster, pipeline: Pipeline, inputs: Inputs) -> tuple[FrozenPool | None, dict[int, FrozenPool]]:
+    """One pool for the reference if any stage reads it, and one for each stage's teacher."""
+    from orchestrator.assemble import wants_reference, wants_teacher
+
+    config, deadlines = pipeline.resources.frozen, pipeline.resources.deadlines
+    counter = iter(range(1 << 16))
+
+    def pool(folder: str) -> FrozenPool:
+        replicas = [
+            hold.spawn(
+                FrozenReplica,
+                folder,
+                pipeline.model,
+                config,
+                pipeline.model.context,
+                role="frozen",
+                index=next(counter),
+                gpus=config.gpus,
+                env=_environment(threads(config.threads, config.replicas), config.engine, config.gpus),
+            )
+            for _ in range(config.replicas)
+        ]
+        return FrozenPool(replicas, deadlines)
+
+    referred = any(wants_reference(strand) for stage in inputs.stages for strand in stage.strands)
+    teachers = {
+        stage.index: pool(str(stage.teacher))
+        for stage in inputs.stages
+        if stage.teacher and any(wants_teacher(strand) for strand in stage.strands)
+    }
+    return (pool(str(inputs.folder)) if referred else None), teachers

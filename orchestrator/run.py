@@ -1,0 +1,250 @@
+"""`run` and `resume`: a run directory, its actors, its stages one after the other, and an exit code that is true."""
+
+import asyncio
+import json
+import signal
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from actors import cluster
+from orchestrator import build
+from orchestrator.config import Pipeline
+from orchestrator.ledger import RunLedger, write_probe
+from orchestrator.load import dump, read
+from orchestrator.loop import Ports, RunState, StageRun, run_stage
+from orchestrator.probing import accuracy
+from orchestrator.progress import Progress
+from orchestrator.report.write import write as write_report
+from orchestrator.run_directory import RunDirectory, environment
+from orchestrator.scalars import Scalars
+from orchestrator.summary import print_summary
+from policies import checkpoint
+from policies.failpoints import failpoint
+from policies.model_folder import materialise
+
+DONE, FAILED, INTERRUPTED = 0, 1, 4
+
+
+def run(path: Path, out: Path, sets: Sequence[str] = ()) -> int:
+    """Run a pipeline file into a new directory; returns the exit code. Bad input is found before anything is made."""
+    pipeline = read(path, sets)
+    with tempfile.TemporaryDirectory(prefix="braid-check-") as scratch:
+        inputs = build.read_inputs(pipeline, Path(scratch), path.resolve().parent)
+    text = dump(pipeline, base=path.resolve().parent)
+    directory = RunDirectory.create(out, text, environment())
+    return _drive(read(directory.config), directory, inputs, None)
+
+
+def resume(out: Path) -> int:
+    """Go on from the newest good checkpoint of a run directory; a damaged one is named and passed over."""
+    directory = RunDirectory.open(out)
+    pipeline = read(directory.config)
+    inputs = build.read_inputs(pipeline, directory.root, directory.root)
+    found = checkpoint.newest(directory.checkpoints)
+    return _drive(pipeline, directory, inputs, found)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt at a run: started once, or resumed."""
+
+    pipeline: Pipeline
+    directory: RunDirectory
+    inputs: build.Inputs
+    ledger: RunLedger
+    progress: Progress
+    scalars: Scalars
+    state: RunState = field(default_factory=RunState)
+    stopping: bool = False
+    """Somebody asked for an end: the step in hand is finished and committed first."""
+    _parts: build.Parts | None = None
+
+    @property
+    def parts(self) -> build.Parts:
+        """The actors; only after `go` has started them."""
+        assert self._parts is not None, "the parts are started by go()"
+        return self._parts
+
+    async def go(self, restored: Path | None) -> None:
+        """Start the cluster and the actors, run the stages, and end what was started, whatever happens."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+        self.progress.phase("starting Ray")
+        hold = cluster.start(self.directory.root.name)
+        try:
+            self._parts = await build.start_parts(
+                self.pipeline, self.inputs, hold, self.ledger.event, self.progress.phase
+            )
+            await self.stages(restored)
+        finally:
+            hold.stop()
+
+    def stop(self) -> None:
+        """Finish the step in hand, commit, and end; asked twice, end at once."""
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+        self.progress.event("stopping after this step; once more to stop at once")
+
+    def ports(self, stage: StageRun) -> Ports:
+        """The loop's view of the parts."""
+        return Ports(
+            collector=self.parts.collector(self.inputs, self.pipeline.seed),
+            learner=self.parts.learner,
+            publisher=self.parts.publisher,
+            ledger=self.ledger,
+            eyes=self,
+            reference=self.parts.reference,
+            teacher=self.parts.teachers.get(stage.index),
+            after_step=self.after_step,
+            wants_weights=self.probes_now,
+        )
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """Show a step."""
+        self.progress.step(row)
+        self.scalars.step(row)
+
+    def probes_now(self, stage: StageRun, state: RunState) -> bool:
+        """Whether a probe follows this step."""
+        if not self.inputs.probe:
+            return False
+        every = self.pipeline.probe.every
+        return state.stage_step == stage.config.steps or bool(every and state.stage_step % every == 0)
+
+    async def after_step(self, stage: StageRun, state: RunState) -> None:
+        """Probe, then checkpoint: a checkpoint never lies before the measurement of its own step."""
+        if self.probes_now(stage, state):
+            await self.probe(stage)
+        every, last = self.pipeline.checkpoints.every, stage.config.steps
+        if self.stopping or state.stage_step == last or state.stage_step % every == 0:
+            await self.save()
+        if self.stopping and state.step < sum(one.steps for one in self.pipeline.stages):
+            raise InterruptedError(f"stopped after step {state.step}")
+
+    async def probe(self, stage: StageRun) -> None:
+        """Measure the served policy on the held-out prompts."""
+        rows = await self.parts.prober(self.inputs, self.pipeline).probe(stage.config.sampling)
+        write_probe(self.directory, self.state.step, stage.config.name, rows)
+        greedy, n = accuracy(rows, greedy=True)
+        sampled, n_sampled = accuracy(rows, greedy=False)
+        row = {
+            "kind": "probe",
+            "step": self.state.step,
+            "stage": stage.config.name,
+            "greedy_accuracy": greedy,
+            "sampled_accuracy": sampled,
+            "n": n,
+            "n_sampled": n_sampled,
+            "unknown": len(rows) - n - n_sampled,
+        }
+        self.ledger.metrics(row)
+        self.progress.probe(row)
+        self.scalars.probe(row)
+
+    async def save(self) -> None:
+        """Commit the run's state: ledger first, so that no checkpoint knows of a step that the ledger lost."""
+        self.ledger.flush()
+        failpoint("run.before_checkpoint")
+        with checkpoint.commit(self.directory.checkpoints, self.state.step) as folder:
+            await self.parts.learner.save(folder)
+            (folder / "state.json").write_text(json.dumps(asdict(self.state), indent=1))
+        ends = accumulate(stage.steps for stage in self.pipeline.stages)
+        checkpoint.prune(self.directory.checkpoints, self.pipeline.checkpoints.keep, protected={0, *ends})
+        failpoint("run.after_checkpoint")
+
+    async def stages(self, restored: Path | None) -> None:
+        """Every stage from where the state stands."""
+        first = self.state.stage
+        for stage in self.inputs.stages[first:]:
+            await self.begin(stage, restored if stage.index == first else None)
+            await run_stage(stage, self.ports(stage), self.state)
+            self.state.stage, self.state.stage_step, self.state.controls = stage.index + 1, 0, []
+
+    async def begin(self, stage: StageRun, restored: Path | None) -> None:
+        """Fresh optimizer and schedule, or those of the checkpoint; engines and reference get the weights."""
+        updates = stage.config.steps * stage.config.updates
+        self.progress.phase(f"stage {stage.config.name}")
+        await self.parts.learner.begin_stage(stage.strands, stage.config.optimizer, updates)
+        if restored is not None:
+            await self.parts.learner.load(restored)
+        await self.parts.publisher.publish(self.state.version)
+        if self.parts.reference is not None:
+            await self.parts.reference.update(self.parts.rollouts.weights)
+        if self.state.step == 0 and self.inputs.probe:
+            await self.probe(stage)
+        if self.state.step == 0:
+            await self.save()
+
+
+def _drive(pipeline: Pipeline, directory: RunDirectory, inputs: build.Inputs, found: checkpoint.Newest | None) -> int:
+    """Hold the lock, start the parts, run the stages; whatever ends the run is told and gives its exit code."""
+    names = {stage.config.name: [strand.name for strand in stage.strands] for stage in inputs.stages}
+    with (
+        directory.lock(),
+        Progress(pipeline) as progress,
+        RunLedger(directory, names) as ledger,
+        Scalars(directory.tensorboard) as scalars,
+    ):
+        inputs = replace(inputs, folder=materialise(pipeline.model, directory.root / "model", directory.root))
+        attempt = Attempt(pipeline, directory, inputs, ledger, progress, scalars)
+        restored = _restore(attempt, found)
+        ledger.event("started", step=attempt.state.step, resumed=restored is not None)
+        code = _finish(attempt, restored)
+        ledger.flush()
+    write_report(directory.root)
+    print_summary(directory.root)
+    return code
+
+
+def _restore(attempt: Attempt, found: checkpoint.Newest | None) -> Path | None:
+    """Put the attempt where the checkpoint stands and make the ledger forget what comes after it."""
+    if found is None:
+        return None
+    for rejected in found.rejected:
+        attempt.ledger.event("checkpoint_rejected", path=str(rejected.path), reason=rejected.reason)
+        attempt.progress.event(f"checkpoint {rejected.path.name} is damaged and passed over: {rejected.reason}")
+    if found.path is not None:
+        attempt.state = RunState(**json.loads((found.path / "state.json").read_text()))
+    attempt.ledger.truncate_after(attempt.state.step)
+    return found.path
+
+
+def _finish(attempt: Attempt, restored: Path | None) -> int:
+    """Run to the end; the exit code says how it went."""
+    code = DONE
+    try:
+        asyncio.run(attempt.go(restored))
+        attempt.ledger.event("finished", step=attempt.state.step)
+    except* (InterruptedError, KeyboardInterrupt):
+        code, where = INTERRUPTED, f"after step {attempt.state.step}"
+        attempt.ledger.event("interrupted", step=attempt.state.step)
+        attempt.progress.event(f"interrupted {where}; `braid resume {attempt.directory.root}` goes on")
+    except* Exception as group:  # noqa: BLE001 - the one place where a failed run becomes an exit code
+        code, where = FAILED, f"after step {attempt.state.step}"
+        for error in _leaves(group):
+            _tell(attempt, error, where)
+    return code
+
+
+def _tell(attempt: Attempt, error: BaseException, where: str) -> None:
+    """Write a failure down and show it."""
+    told = "".join(traceback.format_exception(error))
+    step, kind = attempt.state.step, type(error).__name__
+    attempt.ledger.event("failed", step=step, error=kind, message=str(error), traceback=told)
+    attempt.progress.event(f"failed {where}: {kind}: {error}")
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The errors themselves, without the task groups round them."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

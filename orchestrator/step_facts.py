@@ -1,0 +1,134 @@
+"""What a step amounts to: the row of metrics.jsonl and the row of decisions.jsonl, from the records themselves."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from actors.sharding import StepFacts
+from orchestrator.assemble import Assembled
+from orchestrator.collect import Collected
+from orchestrator.config import Stage
+from orchestrator.controls import StepPlan
+from policies.config import Strand
+from policies.example import Example
+from policies.trajectory import FinishReason, Origin, Producer, Trajectory, reward
+
+NAN = float("nan")
+
+
+def mean(values: Sequence[float]) -> float:
+    """Their mean; NaN of nothing."""
+    return math.fsum(values) / len(values) if values else NAN
+
+
+def metrics_row(
+    stage: Stage,
+    strands: Sequence[Strand],
+    collected: Collected,
+    assembled: Assembled,
+    facts: StepFacts | None,
+    counters: Mapping[str, int],
+) -> dict[str, Any]:
+    """One step's facts. Shares are of trained tokens; rewards and lengths are of the learner's own rollouts."""
+    members = [member.trajectory for group in collected.groups for member in group.members]
+    rollouts = [one for one in members if one.producer is Producer.ROLLOUT]
+    row: dict[str, Any] = {
+        "kind": "step",
+        "stage": stage.name,
+        "stage_steps": stage.steps,
+        **counters,
+        **_learning(facts),
+        **_rewards(rollouts),
+        **_provenance(assembled.examples, counters["version"]),
+        "tokens_generated": collected.tokens_generated,
+        "response_length_mean": mean([float(len(one.tokens)) for one in rollouts]),
+        "truncated_share": mean([float(one.finish_reason is FinishReason.LENGTH) for one in rollouts]),
+        "groups": len(collected.groups),
+        "dropped": len(assembled.dropped),
+        "missing_demonstrations": collected.missing_demonstrations,
+        "seconds_generate": collected.seconds_generate,
+        "seconds_score": collected.seconds_score,
+    }
+    return row
+
+
+def _learning(facts: StepFacts | None) -> dict[str, Any]:
+    if facts is None:
+        nothing = {"loss": NAN, "gradient_norm": NAN, "learning_rate": NAN, "skipped": 0, "tokens_trained": 0}
+        return {**nothing, "seconds_train": 0.0, "by_strand": {}}
+    return {
+        "loss": facts.loss,
+        "gradient_norm": facts.gradient_norm,
+        "learning_rate": facts.learning_rate,
+        "skipped": facts.skipped,
+        "tokens_trained": facts.tokens,
+        "seconds_train": facts.seconds,
+        "by_strand": {name: dict(values) for name, values in facts.by_strand.items()},
+    }
+
+
+def _rewards(rollouts: Sequence[Trajectory]) -> dict[str, Any]:
+    """Unknown rewards are counted, not averaged."""
+    rewards = [reward(one) for one in rollouts]
+    known = [value for value in rewards if not math.isnan(value)]
+    verdicts = [score.passed for one in rollouts for score in one.scores if score.name == "reward"]
+    return {
+        "reward_mean": mean(known),
+        "accuracy": mean([float(passed) for passed in verdicts if passed is not None]),
+        "unknown_rewards": len(rewards) - len(known),
+    }
+
+
+def _provenance(examples: Sequence[Example], version: int) -> dict[str, Any]:
+    """Who wrote the tokens that train, by the per-token record; how far behind the learner's own ones are."""
+    if not examples:
+        return {"share_learner": NAN, "share_demonstration": NAN, "share_teacher": NAN, "share_other": NAN} | {
+            "on_policy_share": NAN,
+            "staleness_mean": NAN,
+        }
+    masks = [one.trajectory.train_mask for one in examples]
+    origin = np.concatenate([one.trajectory.origin[mask] for one, mask in zip(examples, masks, strict=True)])
+    versions = np.concatenate([one.trajectory.token_version[mask] for one, mask in zip(examples, masks, strict=True)])
+    total = max(len(origin), 1)
+
+    def share(*origins: Origin) -> float:
+        return float(np.isin(origin, origins).sum() / total)
+
+    own = versions[versions >= 0]
+    return {
+        "share_learner": share(Origin.LEARNER),
+        "share_demonstration": share(Origin.DEMONSTRATION),
+        "share_teacher": share(Origin.TEACHER),
+        "share_other": share(Origin.HINT, Origin.ENVIRONMENT),
+        "on_policy_share": float((versions == version).sum() / total),
+        "staleness_mean": float((version - own).mean()) if len(own) else NAN,
+    }
+
+
+def _source(strand: Strand) -> str:
+    count = strand.source.per_prompt
+    told = f"{count} a prompt" if count else f"{strand.source.per_step} a step"
+    return f"{strand.name}: {strand.source.producer} {told}"
+
+
+def decision_row(
+    step: int, stage: Stage, strands: Sequence[Strand], plan: StepPlan, row: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What was decided for a step, why, and the facts it stood on."""
+    sources = ", ".join(_source(strand) for strand in strands)
+    return {
+        "step": step,
+        "stage": stage.name,
+        "plan": {
+            "recipe": stage.recipe.kind,
+            "sources": sources,
+            "coefficients": {strand.name: plan.coefficients.get(strand.name, 1.0) for strand in strands},
+        },
+        "reason": "; ".join(plan.reasons) or f"recipe {stage.recipe.kind} holds its strands fixed: {sources}",
+        "facts": {
+            key: row[key]
+            for key in ("reward_mean", "accuracy", "share_learner", "share_demonstration", "on_policy_share")
+        },
+    }

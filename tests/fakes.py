@@ -1,0 +1,150 @@
+"""Fakes at the loop's ports, and builders of records; nothing here stands in for a part that runs."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.engine import SampleRequest
+from actors.facts import PublishFacts
+from actors.sharding import StepFacts
+from policies.config import Optimizer, Strand
+from policies.example import Example
+from policies.prompt import Prompt
+from policies.trajectory import FinishReason, Origin, Producer, ScoreEntry, Trajectory
+
+CONTEXT = np.array([5, 6, 7], np.int32)
+
+
+def prompt(name: str = "p0", **fields: Any) -> Prompt:
+    return Prompt(**{"id": name, "text": name, "tokens": CONTEXT, "reference": '"1"', **fields})
+
+
+def trajectory(
+    name: str = "t0", length: int = 4, *, version: int = 0, reward: float | None = None, **fields: Any
+) -> Trajectory:
+    """A rollout of `length` tokens; give `producer` and `origin` for anything else."""
+    origin = fields.pop("origin_of", Origin.LEARNER)
+    own = origin is Origin.LEARNER
+    scores = () if reward is None else (ScoreEntry("reward", reward, reward > 0.5),)
+    base: dict[str, Any] = {
+        "id": name,
+        "prompt_id": "p0",
+        "group_id": "",
+        "producer": Producer.ROLLOUT if own else Producer.DEMONSTRATION,
+        "model": "learner" if own else "book",
+        "version": version if own else -1,
+        "train_context": CONTEXT,
+        "behavior_context": CONTEXT,
+        "teacher_context": CONTEXT,
+        "tokens": np.arange(1, length + 1, dtype=np.int32),
+        "origin": np.full(length, int(origin), np.int8),
+        "token_version": np.full(length, version if own else -1, np.int32),
+        "train_mask": np.ones(length, np.bool_),
+        "behavior_logps": np.full(length, -1.0 if own else np.nan, np.float32),
+        "scores": scores,
+        "finish_reason": FinishReason.STOP if own else FinishReason.GIVEN,
+        "text": "1",
+    }
+    return Trajectory(**{**base, **fields})
+
+
+@dataclass
+class FakeSampler:
+    """Writes with the version that was last published; `pause` seconds a call; dies at call `dies_at`."""
+
+    pause: float = 0.0
+    dies_at: int = -1
+    version: int = -1
+    calls: list[int] = field(default_factory=list)
+    """Version served at the start of each call."""
+
+    async def generate(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
+        self.calls.append(self.version)
+        if len(self.calls) - 1 == self.dies_at:
+            raise RuntimeError("the sampler fell over")
+        await asyncio.sleep(self.pause)
+        return [trajectory(one.id, version=self.version, seed=one.seed) for one in requests]
+
+
+@dataclass
+class FakeScorer:
+    """Rewards alternate 1, 0; the ids in `unknown` get no verdict."""
+
+    unknown: frozenset[str] = frozenset()
+
+    async def score(self, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]) -> list[Trajectory]:
+        assert all(one.prompt_id in prompts for one in trajectories)
+        return [replace(one, scores=(self._entry(one, index),)) for index, one in enumerate(trajectories)]
+
+    def _entry(self, one: Trajectory, index: int) -> ScoreEntry:
+        if one.id in self.unknown:
+            return ScoreEntry("reward", float("nan"), None, "timeout", "too slow")
+        return ScoreEntry("reward", float(index % 2 == 0), index % 2 == 0)
+
+
+@dataclass
+class FakeLearner:
+    """Remembers what it was given."""
+
+    pause: float = 0.0
+    steps: list[tuple[Example, ...]] = field(default_factory=list)
+    coefficients: list[dict[str, float]] = field(default_factory=list)
+
+    async def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None: ...
+
+    async def step(self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float]) -> StepFacts:
+        await asyncio.sleep(self.pause)
+        self.steps.append(tuple(examples))
+        self.coefficients.append(dict(coefficients))
+        tokens = sum(int(one.trajectory.train_mask.sum()) for one in examples)
+        return StepFacts(1.0, 0.5, 1e-3, 0, tokens, self.pause, {})
+
+    async def save(self, directory: Path) -> None: ...
+
+    async def load(self, directory: Path) -> None: ...
+
+
+@dataclass
+class FakePublisher:
+    """Hands the version to the sampler."""
+
+    sampler: FakeSampler
+
+    async def publish(self, version: int) -> PublishFacts:
+        self.sampler.version = version
+        return PublishFacts(version, 0.0)
+
+
+@dataclass
+class FakeLedger:
+    """Keeps rows in lists."""
+
+    added: dict[int, tuple[Example, ...]] = field(default_factory=dict)
+    decisions: list[Mapping[str, Any]] = field(default_factory=list)
+    rows: list[Mapping[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, step: int, examples: Sequence[Example], stage: str) -> None:
+        assert step not in self.added, "a step is added once"
+        self.added[step] = tuple(examples)
+
+    def decision(self, row: Mapping[str, Any]) -> None:
+        self.decisions.append(row)
+
+    def metrics(self, row: Mapping[str, Any]) -> None:
+        self.rows.append(row)
+
+    def event(self, kind: str, **facts: Any) -> None:
+        self.events.append({"kind": kind, **facts})
+
+    def flush(self) -> None: ...
+
+
+class NoEyes:
+    """Looks away."""
+
+    def step(self, row: Mapping[str, Any]) -> None: ...
