@@ -1,9 +1,12 @@
 """vLLM's engine in this process, stepped by our thread: continuous batching with nothing between us and the model."""
 
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 from vllm.v1.engine import FinishReason as EngineFinish
@@ -18,6 +21,31 @@ from policies.tokens import Tokenizer
 from policies.trajectory import Int32
 
 
+SET_NUM_THREADS = torch.set_num_threads
+"""As it was before an engine replaced it in this process."""
+
+
+class _Process:
+    """How many engines live in this process; the last to close gives back what vLLM took of it."""
+
+    engines = 0
+    lock = threading.Lock()
+
+    @classmethod
+    def enter(cls) -> None:
+        with cls.lock:
+            cls.engines += 1
+
+    @classmethod
+    def leave(cls) -> None:
+        with cls.lock:
+            cls.engines -= 1
+            if cls.engines == 0:
+                destroy_model_parallel()
+                destroy_distributed_environment()
+                torch.set_num_threads = SET_NUM_THREADS
+
+
 class VllmCore:
     """Adds, steps, aborts, scores and reloads one in-process `LLMEngine`; one thread only."""
 
@@ -26,6 +54,7 @@ class VllmCore:
         self._engine = LLMEngine.from_engine_args(
             make_arguments(engine_arguments(folder, model, config, max_model_len, load))
         )
+        _Process.enter()
         self.shapes: Shapes = needed_by(folder, model.dtype)
         self.version = -1
         self._requests: dict[str, tuple[SampleRequest, str, float]] = {}
@@ -93,8 +122,9 @@ class VllmCore:
         self._serve(weights.manifest.version)
 
     def close(self) -> None:
-        """Free model and cache."""
+        """Free model and cache; the last engine of a process also closes vLLM's process group."""
         self._engine.engine_core.shutdown()
+        _Process.leave()
 
     def _serve(self, version: int) -> None:
         self._engine.set_weight_version(str(version))
