@@ -130,7 +130,7 @@ def test_the_caller_goes_on_while_a_bomb_is_judged(math_verifier):
     done.set()
     beat.join(timeout=5)
     verifier.close()
-    assert max(after - before for before, after in itertools.pairwise(ticks)) < 1.0
+    assert max(after - before for before, after in itertools.pairwise(ticks)) < 3.0
 
 
 def test_a_batch_that_runs_out_of_time_says_so():
