@@ -23,7 +23,7 @@ BASES = {
     *("WeightTransferEngine", "WeightTransferInitInfo", "WeightTransferUpdateInfo"),
     *("yaml.SafeLoader", "yaml.SafeDumper", "jinja2.ext.Extension", "torch.optim.AdamW"),
 }
-"""What a class may inherit from, besides exceptions and a shared config record; the last lines are libraries' extension points."""
+"""What a class may inherit from, besides exceptions and a shared config record; last, libraries' extension points."""
 BANNED_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|misc|managers?)(_|$)")
 STAND_INS = {"unittest.mock", "mock", "pytest_mock", "mocker", "MagicMock"}
 
