@@ -56,9 +56,9 @@ def locate(source: str) -> Path:
 
 
 def _write(path: Path, directory: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    model = _load_model(path)
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     state = ((name, parameter.to(torch.bfloat16)) for name, parameter in model.named_parameters())
     config = {key: value for key, value in model.config.to_dict().items() if not key.startswith("_")}
@@ -72,6 +72,34 @@ def _write(path: Path, directory: Path) -> None:
     _write_json(directory / "generation_config.json", ends)
 
 
+def _load_model(path: Path) -> Any:
+    """The model with every weight from the file; ValueError when one is missing or has another shape."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    given = {"gguf_file": path.name, "local_files_only": True}
+    config = AutoConfig.from_pretrained(path.parent, **given)
+    size = _field(path, f"{config.model_type}.attention.key_length")
+    if size is not None and hasattr(config, "head_dim"):
+        config.head_dim = size  # transformers keeps the architecture's default instead
+    model, loaded = AutoModelForCausalLM.from_pretrained(
+        path.parent, config=config, dtype=torch.float32, output_loading_info=True, **given
+    )
+    wrong = [*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])]
+    if wrong:
+        raise ValueError(
+            f"{path}: {len(wrong)} weights do not fit {type(model).__name__}, such as {min(wrong)}; use another file"
+        )
+    return model
+
+
+def _field(path: Path, name: str) -> Any:
+    """A key's value in the file, None where it has none."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(path).get_field(name)
+    return None if field is None else field.contents()
+
+
 def _shared_keys(directory: Path, context: int) -> dict[str, Any]:
     """tokenizer_config.json without what only this machine knows, and with the model's real length."""
     config = read_json(directory / "tokenizer_config.json")
@@ -81,10 +109,7 @@ def _shared_keys(directory: Path, context: int) -> dict[str, Any]:
 
 def _restore_digit_splitting(path: Path, tokenizer: Path) -> None:
     """Put the digit splitter back before the byte-level one, where the file's pre-tokenizer has one."""
-    from gguf import GGUFReader
-
-    field = GGUFReader(path).get_field("tokenizer.ggml.pre")
-    if field is None or field.contents() not in SPLITS_DIGITS:
+    if _field(path, "tokenizer.ggml.pre") not in SPLITS_DIGITS:
         return
     content = read_json(tokenizer)
     digits = {"type": "Digits", "individual_digits": True}

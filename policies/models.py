@@ -26,25 +26,30 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+BENT_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+"""Config keys of models that do more than multiply to get logits."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def build(folder: Path, model: TinyModel | HfModel, seed: int) -> nn.Module:
+def build(folder: Path, model: TinyModel | HfModel, seed: int, *, attention: str = "sdpa") -> nn.Module:
     """The causal language model of a folder, in evaluation mode, in the config's dtype.
 
     Weights come from the folder's safetensors; where it has none they are drawn from `seed`, in float32 and on the
-    CPU, so that every rank and every dtype starts at the same values.
+    CPU, so that every rank and every dtype starts at the same values. `attention` is transformers' name of it.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    dtype = DTYPES[model.dtype]
+    dtype, given = DTYPES[model.dtype], {"attn_implementation": attention}
     if any(folder.glob("*.safetensors")):
-        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
-        return _settled(loaded)
+        return _settled(
+            AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True, **given
+            )
+        )
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        drawn = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        drawn = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **given)
     return _settled(drawn.to(dtype))
 
 
@@ -84,6 +89,20 @@ def plain(model: nn.Module) -> nn.Module:
     get_base_model = getattr(model, "get_base_model", None)
     inner: nn.Module = model if get_base_model is None else get_base_model()
     return inner
+
+
+def backbone_and_head(model: nn.Module) -> tuple[nn.Module, nn.Parameter]:
+    """The decoder that gives hidden states, and the (V, H) matrix that makes logits of them.
+
+    ValueError for a model whose logits are not that product alone.
+    """
+    inner: Any = plain(model)
+    head = inner.get_output_embeddings()
+    bent = [key for key in BENT_LOGITS if getattr(inner.config, key, None) not in (None, 1, 1.0)]
+    if bent or getattr(head, "bias", None) is not None:
+        why = bent[0] if bent else "a bias in the output head"
+        raise ValueError(f"model.path: {type(inner).__name__} has {why}, which the learner does not know; use another")
+    return inner.get_decoder(), head.weight
 
 
 # ---------------------------------------------------------------- out

@@ -1,0 +1,149 @@
+"""DeepSpeed, ZeRO stages 0 to 3 (arXiv 1910.02054): parameters, gradients and moments partitioned over ranks.
+
+Own accumulation: any number of `backward` calls, then one `step`. DeepSpeed averages gradients over ranks; the loss
+is multiplied by their number, so that they sum. torch's AdamW stands in for DeepSpeed's, which is compiled at start.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from actors.backend import Compute, Update, clip_in_place, configure, make_adam, trainable
+from policies.config import Optimizer
+
+NEVER: Final = 1 << 62
+
+
+class DeepSpeedBackend:
+    """Fits `actors.backend.Backend`. A process group must exist; stage 0 is for float32 alone."""
+
+    def __init__(self, model: nn.Module, shared: list[nn.Parameter], *, zero_stage: int, world_size: int) -> None:
+        self._model = model
+        self._world_size = world_size
+        self._stage = zero_stage
+        parameters = trainable(model)
+        self.adam = _ClippedAdam(parameters) if zero_stage == 0 else make_adam(parameters)
+        half = parameters[0].dtype == torch.bfloat16
+        self._engine = _initialize(_Root(model, shared), self.adam, _config(zero_stage, half))
+
+    def forward(self, compute: Compute) -> Tensor:
+        """Run it inside the engine's own forward, which brings partitioned parameters in place."""
+        loss: Tensor = self._engine(compute)
+        return loss
+
+    def backward(self, loss: Tensor) -> None:
+        """DeepSpeed's backward; the factor undoes its mean over ranks."""
+        self._engine.backward(loss * self._world_size)
+
+    def step(self) -> Update:
+        """DeepSpeed reduces, clips and steps; a norm that is not finite makes it drop the gradients on all ranks."""
+        self._engine.step()
+        dropped = bool(getattr(self._engine.optimizer, "overflow", False))
+        norm = self._engine.get_global_grad_norm()
+        return Update(math.nan if dropped or norm is None else float(norm))
+
+    def begin(self, optimizer: Optimizer) -> None:
+        """Fresh moments, this stage's constants."""
+        self._engine.optimizer.clip_grad = optimizer.clip
+        configure(self.adam, optimizer)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Whole parameters on every rank: stage 3 gathers them, the others hold them anyway."""
+        if self._stage < 3:
+            yield
+            return
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(list(self._model.parameters())):
+            yield
+
+    def masters(self) -> list[Tensor]:
+        """This rank's partitions, flat; at stage 0 the parameters."""
+        zero = self._engine.optimizer
+        match self._stage:
+            case 0:
+                return list(trainable(self._model))
+            case 1 | 2:
+                return list(zero.single_partition_of_fp32_groups)
+            case _:
+                return list(zero.fp32_partitioned_groups_flat)
+
+    def refresh(self) -> None:
+        """What DeepSpeed itself does after its optimizer moved the partitions."""
+        zero = self._engine.optimizer
+        if self._stage in (1, 2):
+            zero.update_lp_params()
+        if self._stage == 3:
+            zero._partition_all_parameters()
+            for group in range(len(zero.fp32_partitioned_groups_flat)):
+                zero._reassign_or_swap_out_partitioned_parameters(group)
+            if zero.persistent_parameters:
+                zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+
+
+class _Root(nn.Module):
+    """The module that DeepSpeed hooks: its forward runs a closure, so that any computation on the model is inside."""
+
+    def __init__(self, model: nn.Module, shared: list[nn.Parameter]) -> None:
+        super().__init__()
+        self.model = model
+        self.shared = shared
+
+    def forward(self, compute: Compute) -> Tensor:
+        return compute()
+
+
+class _ClippedAdam(torch.optim.AdamW):
+    """AdamW that clips and refuses what is not finite: at stage 0 DeepSpeed leaves both to its optimizer."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        super().__init__(parameters, lr=0.0, weight_decay=0.0, fused=True)
+        self.clip_grad = 1.0
+        self.overflow = False
+        self._global_grad_norm = 0.0
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update, or none and `overflow`."""
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        self._global_grad_norm = clip_in_place(gradients, self.clip_grad)
+        self.overflow = math.isnan(self._global_grad_norm)
+        if not self.overflow:
+            super().step()
+
+
+def _config(zero_stage: int, half: bool) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        # Stage 0 clips in its optimizer; the others read clip_grad, which `begin` sets.
+        "gradient_clipping": 0.0 if zero_stage == 0 else 1.0,
+        "zero_optimization": {"stage": zero_stage, "overlap_comm": False},
+        "bf16": {"enabled": half, "check_grad_overflow": half},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": NEVER,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _initialize(root: _Root, adam: torch.optim.AdamW, config: dict[str, Any]) -> Any:
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    import deepspeed.ops
+
+    # Compiling the shared-memory all-reduce takes 40 s and leaks shared memory; gloo and NCCL do without.
+    for name in ("deepspeed_shm_comm", "shm_comm"):
+        deepspeed.ops.__compatible_ops__[name] = False
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    engine, *_ = deepspeed.initialize(model=root, optimizer=adam, config=config, dist_init_required=False)
+    if config["zero_optimization"]["stage"] == 3:
+        for parameter in root.shared:
+            deepspeed.zero.register_external_parameter(root, parameter)
+    return engine
