@@ -28,7 +28,6 @@ FLOATS: Final = frozenset(
         "teacher_logps_BT",
         "teacher_topk_logps_BTK",
         "advantages_BT",
-        "label_B",
     }
 )
 
@@ -154,6 +153,8 @@ def _type_fits(name: str, value: Tensor) -> bool:
         return value.dtype == torch.bool
     if name in FLOATS:
         return value.dtype.is_floating_point
+    if name == "label_B":
+        return True
     return not value.dtype.is_floating_point and value.dtype != torch.bool
 
 
@@ -286,12 +287,14 @@ def _inputs(trajectory: Trajectory) -> Array:
 
 
 def _responses(trajectory: Trajectory) -> Array:
-    at: Array = np.arange(slots(trajectory))
-    return at >= len(trajectory.train_context) - 1
+    found = np.ones(slots(trajectory), np.bool_)
+    found[: len(trajectory.train_context) - 1] = False
+    return found
 
 
 def _concatenate(parts: Sequence[Array], dtype: type[np.generic]) -> Array:
-    return np.concatenate([np.empty(0, dtype), *parts]).astype(dtype)
+    joined: Array = np.concatenate([np.empty(0, dtype), *parts]).astype(dtype)
+    return joined
 
 
 def _place(column: Array, place: Array, shape: tuple[int, int], fill: float) -> Tensor:

@@ -11,6 +11,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from policies.slots import PolicyView
+
 CHUNK_ELEMENTS: Final = 2**24
 """Logits held at a time."""
 
@@ -23,6 +25,11 @@ class TokenLogprobs:
     entropy_N: Tensor
     topk_logps_NK: Tensor | None
     """The policy's log-probabilities of the ids asked for."""
+
+    def as_row(self) -> PolicyView:
+        """As the objective reads it, for a batch of one row."""
+        topk = self.topk_logps_NK
+        return PolicyView(self.logps_N[None], self.entropy_N[None], None if topk is None else topk[None])
 
 
 def token_logprobs(
@@ -50,7 +57,7 @@ def _log_softmax(hidden_NH: Tensor, head_weight_VH: Tensor, temperature: float) 
     return (hidden_NH @ head_weight_VH.T).float().div_(temperature).log_softmax(-1)
 
 
-def _entropy(logps_NV: Tensor) -> Tensor:
+def entropy(logps_NV: Tensor) -> Tensor:
     """Entropy in nats; a token of probability 0 adds 0, though its log-probability is -inf."""
     return -(logps_NV.exp() * logps_NV.clamp(min=torch.finfo(logps_NV.dtype).min)).sum(-1)
 
@@ -69,7 +76,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
             part = slice(start, start + chunk)
             logps_nV = _log_softmax(hidden_NH[part], head_weight_VH, temperature)
             logps_NK[part] = logps_nV.gather(1, ids_NK[part])
-            entropy_N[part] = _entropy(logps_nV)
+            entropy_N[part] = entropy(logps_nV)
             kept = logps_nV if len(ids_NK) <= chunk else None
         ctx.save_for_backward(hidden_NH, head_weight_VH, ids_NK, entropy_N, kept)
         ctx.temperature, ctx.chunk = temperature, chunk

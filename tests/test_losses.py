@@ -1,0 +1,446 @@
+"""Every objective against numpy oracles: the loss, the coefficient g, and the gradient through the logits."""
+
+import math
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from policies import objective
+from policies.batch import TrajectoryBatch
+from policies.config import (
+    Clip,
+    Div,
+    Identity,
+    Log,
+    Point,
+    Reduce,
+    Saturate,
+    Set,
+    Source,
+    Strand,
+    Term,
+    TokenWeight,
+)
+from policies.gradient_mass import mass_by_origin
+from policies.strand_facts import merge
+from tests import oracles
+
+VOCABULARY, TOPK = 13, 4
+LENGTHS = (5, 1, 7, 3, 4, 6)
+
+
+def strand(name: str, *terms: Term) -> Strand:
+    return Strand(name=name, source=Source(producer="rollout"), terms=terms)
+
+
+def term(
+    kernel: Point | Set | Div, *weights: str, reduce: str = "token", coefficient: float = 1.0, cap: float = 1.3
+) -> Term:
+    return Term(
+        name="t",
+        kernel=kernel,
+        weights=tuple(TokenWeight(kind=kind, cap=cap) for kind in weights),  # type: ignore[arg-type]
+        reduce=Reduce(kind=reduce, length=9 if "length" in reduce else None),  # type: ignore[arg-type]
+        coefficient=coefficient,
+    )
+
+
+PPO = Point(denominator="old", shape=Clip(low=0.2, high=0.28))
+DPO = Set(link="logistic", beta=0.3)
+
+RECIPES: dict[str, tuple[Strand, ...]] = {
+    "sft": (strand("a", term(Point(denominator="current", shape=Log()))),),
+    "likelihood of one": (strand("a", term(Point(denominator="one", shape=Log()), reduce="sequence")),),
+    "reinforce": (strand("a", term(Point(denominator="current", shape=Identity()))),),
+    "ppo": (strand("a", term(PPO)),),
+    "dual clip": (strand("a", term(Point(shape=Clip(low=0.2, high=0.2, dual=1.4)))),),
+    "grpo": (strand("a", term(PPO, reduce="sequence"), term(Div(form="k3"), reduce="sequence", coefficient=0.04)),),
+    "dr grpo": (strand("a", term(PPO, reduce="batch_length")),),
+    "gspo": (strand("a", term(Point(level="geometric", shape=Clip(low=0.1, high=0.15)), reduce="sequence")),),
+    "importance": (strand("a", term(Point(denominator="behavior", shape=Identity()))),),
+    "tis": (strand("a", term(PPO, "truncated_importance")),),
+    "icepop": (strand("a", term(PPO, "masked_importance")),),
+    "dft": (strand("a", term(Point(denominator="current", shape=Log()), "probability")),),
+    "chord": (strand("a", term(Point(denominator="current", shape=Log()), "chord_phi")), strand("b", term(PPO))),
+    "luffy": (
+        strand("a", term(Point(denominator="old", shape=Identity()), reduce="length")),
+        strand("b", term(Point(denominator="one", shape=Saturate(gamma=0.1)), reduce="length", coefficient=0.7)),
+    ),
+    "k2": (strand("a", term(Div(form="k2", target="teacher"))),),
+    "entropy": (strand("a", term(PPO), term(Div(form="entropy", target="uniform"), coefficient=0.01)),),
+    "forward": (strand("a", term(Div(form="forward", target="teacher"))),),
+    "reverse": (strand("a", term(Div(form="reverse", target="teacher", temperature=2.0), reduce="sequence")),),
+    "jsd": (strand("a", term(Div(form="jsd", target="teacher", beta=0.3))),),
+    "gkd ends": (
+        strand("a", term(Div(form="jsd", target="teacher", beta=0.0))),
+        strand("b", term(Div(form="jsd", target="teacher", beta=1.0))),
+    ),
+    "dpo": (strand("a", term(DPO)),),
+    "simpo": (strand("a", term(Set(beta=2.0, margin=0.5, aggregate="mean", reference=False))),),
+    "slic": (strand("a", term(Set(link="hinge", beta=0.2))),),
+    "ipo": (strand("a", term(Set(link="square", beta=0.2, margin=0.1, aggregate="mean"), reduce="sequence")),),
+    "dpo and sft": (strand("a", term(DPO)), strand("b", term(Point(denominator="current", shape=Log())))),
+}
+
+
+def case(recipe: str, seed: int = 0, noise: float = 0.4) -> tuple[list[oracles.Row], np.ndarray]:
+    """Rows with every view, and logits [row][T][V]. Sets are rows 0 1 | 2 3 4 (one chosen, two rejected)."""
+    rng = np.random.default_rng(seed)
+    members = RECIPES[recipe]
+    rows, logits = [], np.zeros((len(LENGTHS), max(LENGTHS), VOCABULARY))
+    for i, size in enumerate(LENGTHS):
+        logits[i, :size] = rng.normal(size=(size, VOCABULARY))
+        tokens = rng.integers(0, VOCABULARY, size)
+        c = log_softmax(logits[i, :size])[np.arange(size), tokens]
+        teacher = log_softmax(rng.normal(size=(size, VOCABULARY)))
+        best = np.argsort(-teacher, axis=1)[:, :TOPK]
+        mask = rng.random(size) < 0.8
+        mask[0] = True
+        rows.append(
+            {
+                "strand": 1 if len(members) == 2 and i == len(LENGTHS) - 1 else 0,
+                "tokens": tokens,
+                "mask": mask.tolist(),
+                "advantage": np.full(size, rng.normal()),
+                **{view: c + noise * rng.normal(size=size) for view in ("old", "behavior", "reference", "teacher")},
+                "teacher_ids": best,
+                "teacher_topk": np.take_along_axis(teacher, best, 1),
+                "set": [0, 0, 1, 1, 1, -1][i],
+                "label": [1, 0, 1, 0, 0, math.nan][i],
+            }
+        )
+    if "a" in [one.name for one in members] and members[0].terms[0].kernel.kind == "set" and len(members) == 1:
+        rows[-1]["mask"] = [False] * LENGTHS[-1]
+    return rows, logits
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def policy_of(rows: list[oracles.Row], logits: np.ndarray) -> oracles.Policy:
+    """What the oracle reads of the policy."""
+    full = [log_softmax(logits[i, : len(row["mask"])]) for i, row in enumerate(rows)]
+    return {
+        "c": [one[np.arange(len(one)), row["tokens"]] for one, row in zip(full, rows, strict=True)],
+        "entropy": [-(np.exp(one) * one).sum(-1) for one in full],
+        "topk": [np.take_along_axis(one, row["teacher_ids"], 1) for one, row in zip(full, rows, strict=True)],
+    }
+
+
+COLUMNS = {
+    "tokens_BT": "tokens",
+    "mask_BT": "mask",
+    "advantages_BT": "advantage",
+    "old_logps_BT": "old",
+    "behavior_logps_BT": "behavior",
+    "reference_logps_BT": "reference",
+    "teacher_logps_BT": "teacher",
+    "teacher_topk_ids_BTK": "teacher_ids",
+    "teacher_topk_logps_BTK": "teacher_topk",
+}
+
+
+def padded(rows: list[oracles.Row]) -> TrajectoryBatch:
+    width = max(LENGTHS)
+    columns: dict[str, Tensor] = {}
+    for column, key in COLUMNS.items():
+        parts = [np.asarray(row[key]) for row in rows]
+        out = np.zeros((len(rows), width, *parts[0].shape[1:]), parts[0].dtype)
+        for i, part in enumerate(parts):
+            out[i, : len(part)] = part
+        columns[column] = torch.from_numpy(out)
+    return TrajectoryBatch(
+        **columns,
+        set_B=torch.tensor([row["set"] for row in rows]),
+        label_B=torch.tensor([row["label"] for row in rows]),
+        strand_B=torch.tensor([row["strand"] for row in rows]),
+    )
+
+
+def packed(rows: list[oracles.Row], logits: Tensor) -> tuple[TrajectoryBatch, Tensor]:
+    """The same slots in one row."""
+    batch = padded(rows)
+    here = torch.tensor([i * max(LENGTHS) + t for i, row in enumerate(rows) for t in range(len(row["mask"]))])
+    return batch.at(here), logits.flatten(0, 1)[here][None]
+
+
+def agree(under_test: ModuleType, recipe: str, seed: int = 0) -> None:
+    """Loss and g of the objective under test equal the oracle's; raises AssertionError otherwise."""
+    rows, logits = case(recipe, seed)
+    policy = policy_of(rows, logits)
+    evaluation = under_test.evaluate(RECIPES[recipe], padded(rows), torch.from_numpy(logits))
+    want = oracles.objective(RECIPES[recipe], rows, policy, policy["c"])
+    np.testing.assert_allclose(float(evaluation.loss), want, rtol=1e-9, atol=1e-12)
+    for row, g, line in zip(
+        rows, oracles.coefficients(RECIPES[recipe], rows, policy), evaluation.coefficient_BT, strict=True
+    ):
+        np.testing.assert_allclose(line[: len(row["mask"])].numpy(), g, rtol=1e-5, atol=1e-8)
+        assert not line[len(row["mask"]) :].any()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_loss_and_coefficient_equal_the_oracle(recipe: str, seed: int) -> None:
+    agree(objective, recipe, seed)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_gradient_through_the_logits_equals_finite_differences_of_the_oracle(recipe: str) -> None:
+    rows, values = case(recipe)
+    logits = torch.from_numpy(values).requires_grad_()
+    objective.evaluate(RECIPES[recipe], padded(rows), logits).loss.backward()
+    assert logits.grad is not None
+    frozen = policy_of(rows, values)["c"]
+    for i, t, v in [(0, 0, 3), (2, 1, int(rows[2]["tokens"][1])), (5, 0, int(rows[5]["teacher_ids"][0, 0])), (4, 2, 0)]:
+        found = []
+        for sign in (1, -1):
+            moved = values.copy()
+            moved[i, t, v] += sign * 1e-5
+            found.append(oracles.objective(RECIPES[recipe], rows, policy_of(rows, moved), frozen))
+        np.testing.assert_allclose(float(logits.grad[i, t, v]), (found[0] - found[1]) / 2e-5, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_packed_equals_padded_and_rows_in_any_order(recipe: str) -> None:
+    rows, values = case(recipe)
+    logits = torch.from_numpy(values)
+    one = objective.evaluate(RECIPES[recipe], padded(rows), logits)
+    batch, row = packed(rows, logits)
+    two = objective.evaluate(RECIPES[recipe], batch, row)
+    order = [4, 2, 0, 5, 1, 3]
+    three = objective.evaluate(RECIPES[recipe], padded([rows[i] for i in order]), logits[order])
+    torch.testing.assert_close(two.loss, one.loss)
+    torch.testing.assert_close(three.loss, one.loss)
+    flat = torch.cat([line[:size] for line, size in zip(one.coefficient_BT, LENGTHS, strict=True)])
+    torch.testing.assert_close(two.coefficient_BT[0], flat)
+    for name, facts in one.by_strand.items():
+        assert facts == pytest.approx(two.by_strand[name], nan_ok=True)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_micro_batches_equal_one_batch(recipe: str) -> None:
+    rows, values = case(recipe)
+    whole = objective.evaluate(RECIPES[recipe], padded(rows), torch.from_numpy(values))
+    counts = [
+        objective.Counts(
+            tokens=sum(sum(row["mask"]) for row in rows if row["strand"] == k),
+            sequences=sum(row["strand"] == k and any(row["mask"]) for row in rows),
+            sets=2 if k == 0 else 0,
+        )
+        for k in range(len(RECIPES[recipe]))
+    ]
+    denominators = objective.of_counts(RECIPES[recipe], counts)
+    parts = []
+    for here in ([0, 1, 5], [2, 3, 4]):
+        some = padded([rows[i] for i in here])
+        parts.append(
+            objective.evaluate(RECIPES[recipe], some, torch.from_numpy(values[here]), normalisers=denominators)
+        )
+        torch.testing.assert_close(parts[-1].coefficient_BT, whole.coefficient_BT[here])
+    torch.testing.assert_close(parts[0].loss + parts[1].loss, whole.loss)
+    merged = merge([part.by_strand for part in parts])
+    for name, facts in whole.by_strand.items():
+        assert merged[name] == pytest.approx(facts, nan_ok=True)
+
+
+@pytest.mark.parametrize("shape", [Identity(), Clip(), Clip(dual=3.0)])
+@pytest.mark.parametrize("denominator", ["old", "behavior", "current"])
+@pytest.mark.parametrize("level", ["token", "geometric"])
+def test_on_policy_gradient_is_minus_the_advantage(shape: Any, denominator: Any, level: Any) -> None:
+    """At ratio 1 no clip acts: d loss / d logp = -A. True of every correct surrogate."""
+    rows, values = case("ppo", noise=0.0)
+    one = strand("a", term(Point(denominator=denominator, shape=shape, level=level), reduce="length"))
+    found = objective.evaluate([one], padded(rows), torch.from_numpy(values))
+    batch = padded(rows)
+    assert batch.advantages_BT is not None
+    torch.testing.assert_close(found.coefficient_BT, batch.advantages_BT * batch.mask_BT / 9)
+
+
+def test_saturation_peaks_at_gamma() -> None:
+    """LUFFY's coefficient is gamma p / (p + gamma)^2: a quarter at p = gamma, for any gamma."""
+    for gamma in (0.1, 0.4):
+        logits = torch.tensor([[[math.log(gamma), math.log(1 - gamma)]]], dtype=torch.float64)
+        batch = TrajectoryBatch(
+            torch.zeros(1, 1, dtype=torch.int64),
+            torch.ones(1, 1, dtype=torch.bool),
+            advantages_BT=torch.ones(1, 1).double(),
+        )
+        one = strand("a", term(Point(denominator="one", shape=Saturate(gamma=gamma))))
+        assert float(objective.evaluate([one], batch, logits).coefficient_BT) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_an_empty_strand_is_exactly_zero_and_has_a_graph(recipe: str) -> None:
+    rows, values = case(recipe)
+    for row in rows:
+        row["mask"] = [False] * len(row["mask"])
+    logits = torch.from_numpy(values).requires_grad_()
+    # not even the views have to be there
+    bare = replace(padded(rows), **{name: None for name in COLUMNS if name not in ("tokens_BT", "mask_BT")})
+    for batch in (padded(rows), bare):
+        found = objective.evaluate(RECIPES[recipe], batch, logits)
+        (gradient,) = torch.autograd.grad(found.loss, [logits])
+        assert float(found.loss.detach()) == 0.0
+        assert not gradient.any()
+        assert not found.coefficient_BT.any()
+        assert all(
+            facts["tokens"] == facts["gradient_mass"] == facts["loss"] == 0 for facts in found.by_strand.values()
+        )
+
+
+def test_old_is_current_only_when_told() -> None:
+    rows, values = case("ppo")
+    batch = replace(padded(rows), old_logps_BT=None)
+    with pytest.raises(
+        ValueError, match=r"strand 'a': denominator old reads old_logps_BT, which is missing; .*old_is_current"
+    ):
+        objective.evaluate(RECIPES["ppo"], batch, torch.from_numpy(values))
+    found = objective.evaluate(RECIPES["ppo"], batch, torch.from_numpy(values), old_is_current=True)
+    trained = batch.mask_BT.sum()
+    assert batch.advantages_BT is not None
+    torch.testing.assert_close(found.coefficient_BT, batch.advantages_BT * batch.mask_BT / trained)
+    assert found.by_strand["a"]["ratio_mean"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reader"), [("importance", "denominator behavior"), ("tis", "weight truncated_importance")]
+)
+def test_unknown_behavior_is_an_error_not_a_zero(recipe: str, reader: str) -> None:
+    rows, values = case(recipe)
+    rows[2]["behavior"][:] = np.nan
+    trained, unknown = sum(sum(row["mask"]) for row in rows), sum(rows[2]["mask"])
+    message = (
+        rf"'a': {reader} reads behavior_logps_BT, unknown \(NaN\) on {unknown} of {trained} trained tokens; .*demonstr"
+    )
+    with pytest.raises(ValueError, match=message):
+        objective.evaluate(RECIPES[recipe], padded(rows), torch.from_numpy(values))
+    rows[2]["mask"] = [False] * LENGTHS[2]  # nobody reads what is not trained
+    objective.evaluate(RECIPES[recipe], padded(rows), torch.from_numpy(values))
+
+
+def test_a_set_whose_partner_is_elsewhere_is_refused() -> None:
+    rows, values = case("dpo")
+    with pytest.raises(ValueError, match=r"strand 'a': 2 trajectories have no partner in this batch"):
+        objective.evaluate(RECIPES["dpo"], padded([rows[0], rows[3], rows[5]]), torch.from_numpy(values[[0, 3, 5]]))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        (Div(form="forward", target="reference"), "only the teacher gives its top-k; got target 'reference'"),
+        (Div(form="k3", target="uniform"), "takes target reference or teacher"),
+        (Div(form="k3", temperature=2.0), "temperature 1"),
+    ],
+)
+def test_divergences_that_nothing_can_compute_are_refused(kernel: Div, message: str) -> None:
+    rows, values = case("ppo")
+    with pytest.raises(ValueError, match=message):
+        objective.evaluate([strand("a", term(kernel))], padded(rows), torch.from_numpy(values))
+
+
+def test_coefficients_scale_strands_by_name_and_unknown_names_are_refused() -> None:
+    rows, values = case("luffy")
+    recipe, batch, logits = RECIPES["luffy"], padded(rows), torch.from_numpy(values)
+    plain = objective.evaluate(recipe, batch, logits)
+    scaled = objective.evaluate(recipe, batch, logits, coefficients={"b": 3.0})
+    factor = torch.where(batch.strand_B == 1, 3.0, 1.0)[:, None]
+    torch.testing.assert_close(scaled.coefficient_BT, plain.coefficient_BT * factor)
+    with pytest.raises(ValueError, match=r"coefficients for \['c'\]: no such strand; the strands are \['a', 'b'\]"):
+        objective.evaluate(recipe, batch, logits, coefficients={"c": 1.0})
+
+
+def test_strands_without_strand_index_or_with_one_name_are_refused() -> None:
+    rows, values = case("luffy")
+    with pytest.raises(ValueError, match="strand_B is None"):
+        objective.evaluate(RECIPES["luffy"], replace(padded(rows), strand_B=None), torch.from_numpy(values))
+    with pytest.raises(ValueError, match="share a name"):
+        objective.evaluate([RECIPES["ppo"][0]] * 2, padded(rows), torch.from_numpy(values))
+
+
+def test_facts_are_what_they_say() -> None:
+    rows, values = case("ppo")
+    found = objective.evaluate(RECIPES["ppo"], padded(rows), torch.from_numpy(values))
+    c = policy_of(rows, values)["c"]
+    on = [(i, t) for i, row in enumerate(rows) for t in range(LENGTHS[i]) if row["mask"][t]]
+    ratio = [math.exp(c[i][t] - rows[i]["old"][t]) for i, t in on]
+    weight = [math.exp(c[i][t] - rows[i]["behavior"][t]) for i, t in on]
+    signed = [rows[i]["advantage"][t] for i, t in on]
+    cut = [(a > 0 and r > 1.28) or (a < 0 and r < 0.8) for a, r in zip(signed, ratio, strict=True)]
+    facts = found.by_strand["a"]
+    assert facts["tokens"] == len(on)
+    assert facts["sequences"] == len(LENGTHS)
+    assert facts["loss"] == pytest.approx(float(found.loss))
+    assert facts["gradient_mass"] == pytest.approx(float(found.coefficient_BT.abs().sum()))
+    assert facts["ratio_mean"] == pytest.approx(np.mean(ratio))
+    assert facts["ratio_max"] == pytest.approx(max(ratio))
+    assert facts["clip_share"] == pytest.approx(np.mean(cut))
+    assert 0 < facts["clip_share"] < 1
+    assert facts["kl_behavior"] == pytest.approx(np.mean([rows[i]["behavior"][t] - c[i][t] for i, t in on]))
+    assert facts["ess"] == pytest.approx(sum(weight) ** 2 / sum(w * w for w in weight) / len(on))
+    sft = objective.evaluate(RECIPES["sft"], padded(rows), torch.from_numpy(values)).by_strand["a"]
+    assert math.isnan(sft["ratio_mean"])
+    assert math.isnan(sft["clip_share"])
+
+
+def test_gradient_mass_is_parted_by_who_wrote_the_token() -> None:
+    g = torch.tensor([[1.0, -2.0, 3.0, 0.5]])
+    origin = torch.tensor([[0, 0, 1, -1]], dtype=torch.int8)
+    found = mass_by_origin(g, origin)
+    assert (found["learner"], found["demonstration"], found["teacher"]) == (3.0, 3.0, 0.0)
+
+
+def test_evaluating_without_a_graph_gives_g_all_the_same() -> None:
+    rows, values = case("grpo")
+    with torch.no_grad():
+        quiet = objective.evaluate(RECIPES["grpo"], padded(rows), torch.from_numpy(values))
+    loud = objective.evaluate(RECIPES["grpo"], padded(rows), torch.from_numpy(values).requires_grad_())
+    torch.testing.assert_close(quiet.coefficient_BT, loud.coefficient_BT)
+    assert not quiet.loss.requires_grad
+    assert loud.loss.requires_grad
+
+
+# ---------------------------------------------------------------- other people's code
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.25, 0.5, 1.0])
+def test_jsd_over_the_whole_vocabulary_is_trls(beta: float) -> None:
+    from trl.experimental.gkd import GKDTrainer
+
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(1, 6, VOCABULARY, generator=generator, dtype=torch.float64) for _ in range(2))
+    labels = torch.zeros(1, 6, dtype=torch.int64)
+    want = GKDTrainer.generalized_jsd_loss(student, teacher, labels, beta=beta, reduction="batchmean")
+    everything = torch.arange(VOCABULARY).expand(1, 6, VOCABULARY)
+    batch = TrajectoryBatch(
+        labels,
+        torch.ones(1, 6, dtype=torch.bool),
+        teacher_topk_ids_BTK=everything,
+        teacher_topk_logps_BTK=teacher.log_softmax(-1),
+    )
+    kernel = Div(form="jsd", target="teacher", beta=beta)
+    torch.testing.assert_close(objective.evaluate([strand("a", term(kernel))], batch, student).loss, want)
+
+
+def test_the_tail_bucket_never_exceeds_the_whole_divergence() -> None:
+    """Data processing: merging tokens into one bucket cannot raise a KL divergence."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(1, 6, VOCABULARY, generator=generator, dtype=torch.float64) for _ in range(2))
+    found = []
+    for k in (1, 4, 9, VOCABULARY):
+        top = teacher.log_softmax(-1).topk(k)
+        batch = TrajectoryBatch(
+            torch.zeros(1, 6, dtype=torch.int64),
+            torch.ones(1, 6, dtype=torch.bool),
+            teacher_topk_ids_BTK=top.indices,
+            teacher_topk_logps_BTK=top.values,
+        )
+        kernel = Div(form="forward", target="teacher")
+        found.append(float(objective.evaluate([strand("a", term(kernel))], batch, student).loss))
+    assert found == sorted(found)
