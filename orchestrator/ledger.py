@@ -41,6 +41,16 @@ PROBE_SCHEMA = pa.schema(
     ]
 )
 
+PLACE = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("step", pa.int64()),
+        ("strand", pa.string()),
+        ("advantage", pa.list_(pa.float32())),
+    ]
+)
+"""Columns beside those of `Trajectory`: where the learner consumed it, and with what credit."""
+
 
 class LedgerError(RuntimeError):
     """The ledger could not write; the cause is chained."""
@@ -208,11 +218,15 @@ def _table(examples: Sequence[Example], columns: Mapping[str, Any]) -> pa.Table:
     """Trajectories with the columns stage, step, strand and advantage."""
     count = len(examples)
     table = to_table([example.trajectory for example in examples])
-    advantages = [example.advantages for example in examples]
-    table = table.append_column("stage", pa.array([columns["stage"]] * count, pa.string()))
-    table = table.append_column("step", pa.array([columns["step"]] * count, pa.int64()))
-    table = table.append_column("strand", pa.array(columns["strand"], pa.string()))
-    return table.append_column("advantage", pa.array(advantages, pa.list_(pa.float32())))
+    place = {
+        "stage": [columns["stage"]] * count,
+        "step": [columns["step"]] * count,
+        "strand": columns["strand"],
+        "advantage": [example.advantages for example in examples],
+    }
+    for field in PLACE:
+        table = table.append_column(field, pa.array(place[field.name], field.type))
+    return table
 
 
 def _stamped(row: Mapping[str, Any]) -> Row:

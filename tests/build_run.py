@@ -167,6 +167,7 @@ def build_run(
     run = RunDirectory.create(out, CONFIG, ENVIRONMENT)
     step = 0
     with RunLedger(run, STRANDS) as ledger:
+        ledger.event("started", step=0, resumed=False)
         if probes:
             probe(run, ledger, 0, stages[0][0], correct=2)
         for index, (stage, steps) in enumerate(stages):
@@ -182,4 +183,5 @@ def build_run(
                     ledger.event("nonfinite_step", step=step, detail="gradient norm is not finite; update skipped")
             if probes:
                 probe(run, ledger, step, stage, correct=10 + 8 * index)
+        ledger.event("finished", step=step)
     return run

@@ -238,11 +238,12 @@ def test_a_resume_forgets_what_will_be_done_again_and_keeps_what_happened(tmp_pa
     assert sorted(path.name for path in run.trajectories.iterdir()) == [f"step={i:06d}.parquet" for i in range(1, 10)]
     events = read(run.events)
     assert [(row["kind"], row.get("undone", False)) for row in events] == [
+        ("started", False),
         ("nonfinite_step", True),
         ("resumed", False),
         ("resumed", False),
     ]
-    assert events[1]["dropped"] == dropped
+    assert events[2]["dropped"] == dropped
 
 
 def test_lines_survive_kill_9_of_the_writer(tmp_path):

@@ -1,0 +1,155 @@
+"""What a run came to: accuracy before and after each stage, who wrote its tokens, where its time went."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.history import History, StageSpan, read_history
+from orchestrator.json_lines import Row, plain
+from orchestrator.progress import UNKNOWN, clock, number
+from orchestrator.report.origins import ON_TERMINAL, SHARES, label
+
+PARTS = ("generate", "score", "train", "publish", "ledger")
+"""Where a step's time goes; the rest is `other`. Parts overlap where samplers run ahead."""
+CONFIDENCE = 0.95
+PLAIN_WIDTH = 120
+"""Columns of a table that goes to a file."""
+
+
+def wilson(passed: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval for a share of n independent verdicts (Wilson 1927, JASA 22:209); NaN of none."""
+    if n == 0 or math.isnan(passed):
+        return math.nan, math.nan
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    middle = (passed + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(passed * (1 - passed) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def summarise(directory: Path) -> dict[str, Any]:
+    """The summary as JSON values; unknown figures are None."""
+    history = read_history(directory)
+    summary: dict[str, Any] = plain(
+        {
+            "name": history.config.get("name", ""),
+            "status": history.status,
+            "steps": len(history.steps),
+            "stages": [_stage(history, span) for span in history.stages],
+            "seconds": time_split(history.steps),
+            "tokens_trained": int(_total(history.steps, "tokens_trained")),
+            "tokens_generated": int(_total(history.steps, "tokens_generated")),
+            "report": history.run.report,
+        }
+    )
+    return summary
+
+
+def print_summary(directory: Path, console: Console | None = None) -> dict[str, Any]:
+    """Prints the summary, writes it as summary.json beside the report, and returns it."""
+    summary = summarise(directory)
+    (Path(directory) / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    console.print(_table(summary))
+    split = summary["seconds"]
+    told = ", ".join(f"{part} {_percent(split[part], split['total'])}" for part in (*PARTS, "other"))
+    console.print(f"{clock(split['total'])} in steps: {told}")
+    console.print(f"{summary['tokens_generated']:,} tokens generated, {summary['tokens_trained']:,} trained")
+    console.print(f"{summary['status']}; report: {summary['report']}", soft_wrap=True, markup=False)
+    return summary
+
+
+def time_split(steps: Iterable[Row]) -> dict[str, float]:
+    """Seconds of each part over these steps, the rest, and the total."""
+    rows = list(steps)
+    split = {part: _total(rows, f"seconds_{part}") for part in PARTS}
+    total = _total(rows, "seconds")
+    return {**split, "other": max(0.0, total - sum(split.values())), "total": total}
+
+
+def token_shares(steps: Iterable[Row]) -> dict[str, float]:
+    """Who wrote the tokens that these steps trained on, each token counting once."""
+    rows = [row for row in steps if number(row, "tokens_trained", 0.0) > 0]
+    total = _total(rows, "tokens_trained")
+    return {
+        label(key): sum(number(row, key, 0.0) * row["tokens_trained"] for row in rows) / total if total else math.nan
+        for key in SHARES
+    }
+
+
+def _stage(history: History, span: StageSpan) -> dict[str, Any]:
+    steps = [row for row in history.steps if row["stage"] == span.name]
+    before, after = history.probe_at(span.first - 1), history.probe_at(span.last)
+    measured = after if after is not None and after["step"] >= span.first else None
+    return {
+        "name": span.name,
+        "steps": len(steps),
+        "planned": span.planned,
+        "before": _accuracy(before),
+        "after": _accuracy(measured),
+        "shares": token_shares(steps),
+        "seconds": time_split(steps),
+    }
+
+
+def _accuracy(probe: Row | None) -> dict[str, Any] | None:
+    if probe is None:
+        return None
+    share, n = number(probe, "greedy_accuracy"), int(number(probe, "n", 0))
+    low, high = wilson(share, n)
+    sampled = number(probe, "sampled_accuracy")
+    return {"step": probe["step"], "greedy": share, "sampled": sampled, "n": n, "low": low, "high": high}
+
+
+def _total(rows: Iterable[Row], key: str) -> float:
+    return sum(number(row, key, 0.0) for row in rows)
+
+
+# ---------------------------------------------------------------- table
+
+
+def _table(summary: Mapping[str, Any]) -> Table:
+    table = Table(title=f"{summary['name']}: {summary['steps']} steps", title_justify="left", box=None, pad_edge=False)
+    for column in ("stage", "steps", "accuracy before", "accuracy after", "n", "time"):
+        table.add_column(column, justify="left" if column == "stage" else "right", header_style="dim", no_wrap=True)
+    table.add_column("trained tokens from", header_style="dim")
+    for stage in summary["stages"]:
+        after = stage["after"]
+        table.add_row(
+            stage["name"],
+            f"{stage['steps']}/{stage['planned']}",
+            _told(stage["before"]),
+            _told(after),
+            str(after["n"]) if after else UNKNOWN,
+            clock(stage["seconds"]["total"]),
+            _shares(stage["shares"]),
+        )
+    return table
+
+
+def _told(accuracy: Mapping[str, Any] | None) -> str:
+    """Accuracy and half the width of its interval, in percent."""
+    if accuracy is None or accuracy["greedy"] is None:
+        return UNKNOWN
+    return f"{accuracy['greedy']:.1%} ± {(accuracy['high'] - accuracy['low']) / 2:.1%}"
+
+
+def _shares(shares: Mapping[str, float | None]) -> Text:
+    text = Text()
+    for key, origin in SHARES.items():
+        share = shares[label(key)]
+        if share:
+            text.append(f"{label(key)} {share:.0%}  ", style=ON_TERMINAL[origin])
+    return text
+
+
+def _percent(part: float, total: float) -> str:
+    return f"{part / total:.0%}" if total else UNKNOWN
