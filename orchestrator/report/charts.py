@@ -16,11 +16,17 @@ from policies.trajectory import Origin
 Figure = dict[str, Any]
 
 BANDS = ("rgba(127,140,160,0.10)", "rgba(127,140,160,0.00)")
-ACCENT, SECOND, THIRD = COLOURS[Origin.LEARNER], COLOURS[Origin.DEMONSTRATION], COLOURS[Origin.TEACHER]
-SERIES = (ACCENT, SECOND, THIRD, COLOURS[Origin.HINT], "#d55e00", "#56b4e9", "#8c8c8c")
-PART_COLOURS = dict(
-    zip((*PARTS, "other"), ("#0072b2", "#cc79a7", "#e69f00", "#009e73", "#56b4e9", "#b0b7bf"), strict=True)
-)
+SERIES = ("#56b4e9", "#d55e00", "#a58bd4", "#b8a200", "#5f9ea0", "#c06c84")
+"""Colours of what is no origin: none of them stands for a writer of tokens."""
+PROBE = "#d55e00"
+PART_COLOURS = {
+    "generate": "#56b4e9",
+    "score": "#a58bd4",
+    "train": "#d55e00",
+    "publish": "#b8a200",
+    "ledger": "#6b7785",
+    "other": "#b0b7bf",
+}
 
 
 def figures(history: History) -> dict[str, Figure]:
@@ -45,8 +51,8 @@ def figures(history: History) -> dict[str, Figure]:
 def outcome(history: History) -> Figure:
     """Reward and accuracy of the rollouts, and probes with their 95 % intervals."""
     data = [
-        _line(history.steps, "reward_mean", "reward of rollouts", SECOND, width=1.2),
-        _line(history.steps, "accuracy", "accuracy of rollouts", ACCENT, width=1.2),
+        _line(history.steps, "reward_mean", "reward of rollouts", SERIES[0], width=1.2),
+        _line(history.steps, "accuracy", "accuracy of rollouts", COLOURS[Origin.LEARNER], width=1.2),
         *_probes(history.probes),
     ]
     figure = _figure(history, data, "share")
@@ -152,8 +158,8 @@ def _probes(probes: Sequence[Row]) -> list[dict[str, Any]]:
             },
             "text": [f"{probe['stage']}, n = {n}" for probe, n in zip(known, counts, strict=True)],
             "hovertemplate": "%{y:.1%} (%{text})",
-            "line": {"color": THIRD, "width": 1, "dash": "dot"},
-            "marker": {"color": THIRD, "size": 9},
+            "line": {"color": PROBE, "width": 1, "dash": "dot"},
+            "marker": {"color": PROBE, "size": 9},
         }
     ]
 
