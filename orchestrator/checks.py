@@ -59,7 +59,7 @@ def _references(verifier: Verifier) -> Iterator[Fault]:
 def _file(path: str, key: Keys) -> Iterator[Fault]:
     if not Path(path).is_file():
         problem = "is a folder" if Path(path).is_dir() else "no such file"
-        yield Fault(key, f"{problem} {shown(path)}", "paths are relative to the pipeline file's folder")
+        yield Fault(key, f"{problem} (got '{path}')", "paths are relative to the pipeline file's folder")
 
 
 def _model(model: Model, key: Keys) -> Iterator[Fault]:
@@ -68,14 +68,14 @@ def _model(model: Model, key: Keys) -> Iterator[Fault]:
     folder = Path(model.path)
     if not folder.is_dir():
         fix = "give a Hugging Face folder on this machine; `braid import-model` makes one of a GGUF file"
-        yield Fault((*key, "path"), f"no such folder {shown(model.path)}", fix)
+        yield Fault((*key, "path"), f"no such folder (got '{model.path}')", fix)
         return
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     if not any(folder.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
         fix = "give the folder that transformers' save_pretrained wrote"
-        yield Fault((*key, "path"), f"holds no {', '.join(missing)} {shown(model.path)}", fix)
+        yield Fault((*key, "path"), f"holds no {', '.join(missing)} (got '{model.path}')", fix)
     yield from _context(model, folder / "config.json", key)
 
 
@@ -84,7 +84,7 @@ def _context(model: HfModel, config: Path, key: Keys) -> Iterator[Fault]:
     try:
         said = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     except ValueError as error:
-        yield Fault((*key, "path"), f"config.json is no JSON ({error}) {shown(model.path)}", "copy the folder again")
+        yield Fault((*key, "path"), f"config.json is no JSON ({error}) (got '{model.path}')", "copy the folder again")
         return
     longest = said.get("max_position_embeddings") if isinstance(said, dict) else None
     if isinstance(longest, int) and model.context > longest:
@@ -200,10 +200,10 @@ def _teacher(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
     key: Keys = ("stages", index, "recipe", "teacher")
     folder = Path(recipe.teacher)
     if not (folder / "config.json").is_file():
-        problem = f"no model folder {shown(recipe.teacher)}"
+        problem = f"no model folder (got '{recipe.teacher}')"
         yield Fault(key, problem, "give a Hugging Face folder; paths are relative to the pipeline file's folder")
     elif index == 0 and isinstance(pipeline.model, HfModel) and folder.samefile(pipeline.model.path):
-        yield Fault(key, f"is the model in training: the gap is 0 everywhere {shown(recipe.teacher)}", "take another")
+        yield Fault(key, f"is the model in training: the gap is 0 everywhere (got '{recipe.teacher}')", "take another")
 
 
 def _legality(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:

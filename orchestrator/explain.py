@@ -223,6 +223,7 @@ _SAY: dict[str, Callable[[Any, _Place, str], _Words]] = {
     "int_from_float": _WHOLE,
     "float_type": _NUMBER,
     "float_parsing": _NUMBER,
+    "finite_number": _must("must be finite", "write a number"),
     "bool_type": _BOOLEAN,
     "bool_parsing": _BOOLEAN,
     "tuple_type": _LIST,

@@ -85,7 +85,7 @@ def _put(content: Any, path: Path, value: Any) -> None:
     """Set the value, making the mappings above it where the file leaves them to their defaults."""
     here, annotation = content, Pipeline
     for place, element in enumerate(path):
-        _check(here, annotation, path[: place + 1])
+        _check(here, annotation, path[: place + 1], content)
         below = step_in(annotation, element)
         if place == len(path) - 1:
             here[element] = value
@@ -97,9 +97,9 @@ def _put(content: Any, path: Path, value: Any) -> None:
         here, annotation = here[element], below
 
 
-def _check(here: Any, annotation: Any, path: Path) -> None:
+def _check(here: Any, annotation: Any, path: Path, content: Any) -> None:
     """Raise where `path` leads nowhere."""
-    element, above = path[-1], spell(path[:-1]) or "the file"
+    element, above = path[-1], spell(path[:-1], content) or "the file"
     if isinstance(here, list):
         if not isinstance(element, int) or element >= len(here):
             raise WrongPathError(f"{above} has entries 0 to {len(here) - 1} (got '{element}')")
