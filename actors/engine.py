@@ -63,29 +63,44 @@ class TokenScores:
     """[T, K]"""
 
 
-def room(request: SampleRequest, max_model_len: int) -> int:
-    """How many tokens may be drawn after this context; RequestError says why none can."""
-    length, wanted = len(request.context), request.sampling.max_tokens
-    if length == 0:
-        raise RequestError("the context is empty; give it at least one token")
-    if length >= max_model_len:
-        raise RequestError(
-            f"the prompt has {length} tokens and the model's context is {max_model_len}: "
-            "no room for a response; shorten the prompt or raise model.context"
-        )
-    if wanted < 1:
-        raise RequestError(f"sampling.max_tokens is {wanted}; draw at least one token")
-    return min(wanted, max_model_len - length)
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model can read at all: checked at the door, so that a bad request never reaches the batch."""
 
+    max_model_len: int
+    """Context and response together, in tokens."""
+    vocabulary: int
 
-def check_scorable(sequences: Sequence[tuple[Int32, Int32]], max_model_len: int) -> None:
-    """Raise ValueError unless every pair has a context and tokens that fit the model together."""
-    for index, (context, tokens) in enumerate(sequences):
-        total = len(context) + len(tokens)
-        if len(context) == 0 or len(tokens) == 0:
-            raise ValueError(f"score: sequence {index} has {len(context)} context and {len(tokens)} response tokens")
-        if total > max_model_len:
-            raise ValueError(f"score: sequence {index} has {total} tokens and the model's context is {max_model_len}")
+    def room(self, request: SampleRequest) -> int:
+        """How many tokens may be drawn after this context; RequestError says why none can."""
+        length, wanted = len(request.context), request.sampling.max_tokens
+        self._check_ids(request.context, "the prompt")
+        if length == 0:
+            raise RequestError("the context is empty; give it at least one token")
+        if length >= self.max_model_len:
+            raise RequestError(
+                f"the prompt has {length} tokens and the model's context is {self.max_model_len}: "
+                "no room for a response; shorten the prompt or raise model.context"
+            )
+        if wanted < 1:
+            raise RequestError(f"sampling.max_tokens is {wanted}; draw at least one token")
+        return min(wanted, self.max_model_len - length)
+
+    def check_scorable(self, sequences: Sequence[tuple[Int32, Int32]]) -> None:
+        """Raise RequestError unless every pair has a context and tokens that fit the model together."""
+        for index, (context, tokens) in enumerate(sequences):
+            what, total = f"score: sequence {index}", len(context) + len(tokens)
+            self._check_ids(context, what)
+            self._check_ids(tokens, what)
+            if len(context) == 0 or len(tokens) == 0:
+                raise RequestError(f"{what} has {len(context)} context and {len(tokens)} response tokens")
+            if total > self.max_model_len:
+                raise RequestError(f"{what} has {total} tokens and the model's context is {self.max_model_len}")
+
+    def _check_ids(self, ids: Int32, what: str) -> None:
+        if len(ids) and (ids.min() < 0 or ids.max() >= self.vocabulary):
+            strange = ids[(ids < 0) | (ids >= self.vocabulary)][0]
+            raise RequestError(f"{what} has token {strange}, outside the model's vocabulary of {self.vocabulary}")
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.engine import Completion, Load, SampleRequest, TokenScores, check_scorable, room
+from actors.engine import Completion, Limits, Load, SampleRequest, TokenScores
 from actors.torch_sampling import draw
 from actors.torch_scoring import left_padded, positions, score_sequences
 from actors.weights import Shapes, Weights, needed, views
@@ -71,8 +71,9 @@ class TorchCore:
         if load == "folder" and not any(folder.glob("*.safetensors")):
             raise ValueError(f"{folder}: has no *.safetensors to serve; publish weights to the engine instead")
         self._tokenizer = Tokenizer.load(folder)
-        self._max_concurrent, self._max_model_len = max_concurrent, max_model_len
+        self._max_concurrent = max_concurrent
         self._model: Any = models.build(folder, model, seed=0).requires_grad_(False)
+        self._x
         self.shapes: Shapes = needed(self._model)
         self.version = 0 if load == "folder" else -1
         self._waiting: list[Row] = []
@@ -85,7 +86,7 @@ class TorchCore:
 
     def add(self, request: SampleRequest) -> None:
         """Queue a request; it joins with the next cohort."""
-        tokens = room(request, self._max_model_len)
+        tokens = self._limits.room(request)
         generator = torch.Generator(self._model.device).manual_seed(request.seed & (2**63 - 1))
         self._waiting.append(Row(request, generator, tokens, time.monotonic()))
 
@@ -116,7 +117,7 @@ class TorchCore:
 
     def score(self, sequences: Sequence[tuple[Int32, Int32]], top_k: int) -> list[TokenScores]:
         """One forward a batch of sequences of like length."""
-        check_scorable(sequences, self._max_model_len)
+        self._limits.check_scorable(sequences)
         return score_sequences(self._model, sequences, top_k)
 
     def load(self, weights: Weights) -> None:

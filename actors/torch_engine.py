@@ -14,7 +14,8 @@ def torch_engine(
     """An engine over the transformers model of a folder; `load` says where its first weights come from.
 
     With `publish` it draws nothing before the first update; with `folder` it serves the folder's weights as version
-    0. Equal seeds give the tokens that vLLM gives on a CPU. It needs no vLLM and no process of its own.
+    0. Greedy tokens and log-probabilities are vLLM's; drawn tokens follow the same distribution from other noise. It
+    needs no vLLM and no process of its own.
     """
     from actors.torch_core import TorchCore
 

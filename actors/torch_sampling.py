@@ -1,4 +1,4 @@
-"""Drawing the next token in plain torch, the way vLLM draws it on a CPU: equal seeds give equal tokens.
+"""Drawing the next token in plain torch. Equal seeds give equal tokens here, not those of vLLM's own noise.
 
 Axes: B rows, V vocabulary.
 """

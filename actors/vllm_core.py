@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch._dynamo
 from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
@@ -13,28 +14,29 @@ from vllm.v1.engine import FinishReason as EngineFinish
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from actors.config import Rollout
-from actors.engine import Completion, Load, RequestError, SampleRequest, TokenScores, check_scorable
+from actors.engine import Completion, Limits, Load, RequestError, SampleRequest, TokenScores
 from actors.vllm_parameters import Reader, engine_arguments, make_arguments, scores, scoring
 from actors.weights import Shapes, Weights, needed_by
 from policies.config import Model
 from policies.tokens import Tokenizer
 from policies.trajectory import Int32
 
-
-SET_NUM_THREADS = torch.set_num_threads
-"""As it was before an engine replaced it in this process."""
+SET_NUM_THREADS, COMPILE_DISABLED = torch.set_num_threads, torch._dynamo.config.disable
+"""As they were before an engine changed them in this process."""
 
 
 class _Process:
-    """How many engines live in this process; the last to close gives back what vLLM took of it."""
+    """How many engines live in this process; the last to close gives back what they took of it."""
 
     engines = 0
     lock = threading.Lock()
 
     @classmethod
-    def enter(cls) -> None:
+    def enter(cls, *, compiles: bool) -> None:
         with cls.lock:
             cls.engines += 1
+            # The environment says so too, but it is read only once and torch may have been imported before.
+            torch._dynamo.config.disable = COMPILE_DISABLED or not compiles
 
     @classmethod
     def leave(cls) -> None:
@@ -43,18 +45,19 @@ class _Process:
             if cls.engines == 0:
                 destroy_model_parallel()
                 destroy_distributed_environment()
-                torch.set_num_threads = SET_NUM_THREADS
+                torch.set_num_threads, torch._dynamo.config.disable = SET_NUM_THREADS, COMPILE_DISABLED
 
 
 class VllmCore:
     """Adds, steps, aborts, scores and reloads one in-process `LLMEngine`; one thread only."""
 
     def __init__(self, folder: Path, model: Model, config: Rollout, max_model_len: int, load: Load) -> None:
-        self._reader = Reader(Tokenizer.load(folder), max_model_len)
+        _Process.enter(compiles=bool(config.gpus))
         self._engine = LLMEngine.from_engine_args(
             make_arguments(engine_arguments(folder, model, config, max_model_len, load))
         )
-        _Process.enter()
+        limits = Limits(max_model_len, self._engine.model_config.get_vocab_size())
+        self._reader = Reader(Tokenizer.load(folder), limits)
         self.shapes: Shapes = needed_by(folder, model.dtype)
         self.version = -1
         self._requests: dict[str, tuple[SampleRequest, str, float]] = {}
@@ -98,7 +101,7 @@ class VllmCore:
 
     def score(self, sequences: Sequence[tuple[Int32, Int32]], top_k: int) -> list[TokenScores]:
         """Prompt log-probabilities; requests in flight go on beside them."""
-        check_scorable(sequences, self._reader.max_model_len)
+        self._reader.limits.check_scorable(sequences)
         lengths = {}
         for index, (context, tokens) in enumerate(sequences):
             name = f"score-{index}"

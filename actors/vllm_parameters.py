@@ -12,7 +12,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
 from actors.config import Rollout
-from actors.engine import Completion, Load, RequestError, SampleRequest, TokenScores, room
+from actors.engine import Completion, Limits, Load, RequestError, SampleRequest, TokenScores
 from actors.vllm_transfer import BACKEND, WorkerExtension
 from policies.config import Model
 from policies.tokens import Tokenizer
@@ -62,7 +62,7 @@ class Reader:
     """The model's tokenizer and context: what turns requests into parameters and outputs into completions."""
 
     tokenizer: Tokenizer
-    max_model_len: int
+    limits: Limits
 
     def drawing(self, request: SampleRequest) -> SamplingParams:
         """Parameters that draw one response and keep its tokens' log-probabilities."""
@@ -73,7 +73,7 @@ class Reader:
                 "distribution; use processed, or draw at temperature 1 without top_p and top_k"
             )
         return SamplingParams(
-            max_tokens=room(request, self.max_model_len),
+            max_tokens=self.limits.room(request),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=max(sampling.top_k, 0),
