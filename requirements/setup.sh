@@ -40,6 +40,7 @@ install_rest() {
 }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || fail "the lock is for Linux x86_64, this is $(uname -sm); see README.md, Limits"
+ldconfig -p | grep -q libnuma.so.1 || fail "vLLM's CPU build needs libnuma: apt-get install libnuma1"
 python=$(find_python)
 key=$({ "$python" --version; cat "$lock" "$0"; } | sha256sum | cut -d' ' -f1)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$key" ]; then

@@ -4,6 +4,8 @@ import ast
 import builtins
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -147,6 +149,12 @@ def test_no_path_of_a_machine_is_committed() -> None:
 def test_scripts_can_be_executed() -> None:
     scripts = [ROOT / ".ci" / "run", *(ROOT / "requirements").glob("*.sh")]
     assert [path.name for path in scripts if not os.access(path, os.X_OK)] == []
+
+
+def test_the_documents_are_what_make_docs_writes() -> None:
+    checked = [sys.executable, "docs/build.py", "--check"]
+    done = subprocess.run(checked, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
