@@ -73,7 +73,8 @@ class TorchCore:
         self._tokenizer = Tokenizer.load(folder)
         self._max_concurrent = max_concurrent
         self._model: Any = models.build(folder, model, seed=0).requires_grad_(False)
-        self._x
+        config: Any = self._model.config
+        self._limits = Limits(max_model_len, int(config.vocab_size))
         self.shapes: Shapes = needed(self._model)
         self.version = 0 if load == "folder" else -1
         self._waiting: list[Row] = []
