@@ -5,6 +5,7 @@ Nothing else in Braid knows that there is a cluster. Every wait takes a deadline
 
 import asyncio
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Awaitable, Mapping
@@ -19,6 +20,8 @@ NAMESPACE = "braid"
 ROOT = Path(__file__).resolve().parents[1]
 SLIVER = 0.001
 """Of the custom resource `braid_<role>`: steers an actor to its worker group without limiting how many fit there."""
+
+ANSI = re.compile("\x1b\\[[0-9;]*m")
 
 T = TypeVar("T")
 
@@ -45,6 +48,10 @@ class Actor:
     def ask(self, method: str, *args: Any) -> Any:
         """Call `method`; returns a reference that may be passed to another actor without fetching it."""
         return getattr(self.handle, method).remote(*args)
+
+    def ready(self) -> Any:
+        """A reference that resolves when the constructor has run."""
+        return self.handle.__ray_ready__.remote()
 
 
 @dataclass(slots=True)
@@ -94,7 +101,6 @@ class Cluster:
 def start(run: str, *, cpus: int | None = None) -> Cluster:
     """Join the cluster that RAY_ADDRESS names (as a submitted job), or start a private one on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     logging = {"log_to_driver": os.environ.get("BRAID_ACTOR_LOGS", "") == "1", "logging_level": "ERROR"}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", namespace=NAMESPACE, **logging)
@@ -111,7 +117,15 @@ def start(run: str, *, cpus: int | None = None) -> Cluster:
         _node_ip_address="127.0.0.1",
         **logging,
     )
+    _close_token()
     return Cluster(run, temporary=temporary, resources=ray.cluster_resources())
+
+
+def _close_token() -> None:
+    """Ray's own token file, made at the first start, is readable by every user of the machine; make it ours alone."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file() and token.stat().st_mode & 0o077:
+        token.chmod(0o600)
 
 
 def put(value: Any) -> Any:
@@ -125,8 +139,15 @@ async def wait(reference: Awaitable[T], *, deadline: float, what: str, actor: st
         return await asyncio.wait_for(_resolve(reference), timeout=deadline)
     except TimeoutError as error:
         raise DeadlineError(f"{what} took longer than {deadline:g} s{f' on {actor}' if actor else ''}") from error
+    except ray.exceptions.RayTaskError as error:
+        # The caller sees the error that was raised over there, as if it had been raised here.
+        error.cause.add_note(f"on {actor or 'an actor'}: {error.traceback_str}")
+        raise error.cause from None
     except ray.exceptions.RayActorError as error:
-        raise ActorLostError(actor or "an actor", str(error).splitlines()[0]) from error
+        told = ANSI.sub("", str(error)).strip()
+        lost = ActorLostError(actor or "an actor", told.splitlines()[-1].strip())
+        lost.add_note(told)
+        raise lost from None
 
 
 async def _resolve(reference: Awaitable[T]) -> T:

@@ -95,7 +95,7 @@ class RolloutPool:
             self.on_event("rollout_restart", actor=dead.name, cause=str(error), version=self.version)
             self.kill(dead)
             fresh = self.spawn(index)
-            await cluster.wait(fresh.ask("ping"), deadline=self.deadlines.start, what="restarting", actor=fresh.name)
+            await cluster.wait(fresh.ready(), deadline=self.deadlines.start, what="restarting", actor=fresh.name)
             if self.weights is not None:
                 await cluster.wait(
                     fresh.ask("update_weights", self.weights),
@@ -210,11 +210,11 @@ class LearnerPool:
 
     async def save(self, directory: Path) -> None:
         """Model and training state under `directory`."""
-        await self._all("save", str(directory), deadline=self.deadlines.save)
+        await self._all("save", directory, deadline=self.deadlines.save)
 
     async def load(self, directory: Path) -> None:
         """What `save` wrote."""
-        await self._all("load", str(directory), deadline=self.deadlines.save)
+        await self._all("load", directory, deadline=self.deadlines.save)
 
     async def _all(self, method: str, *args: Any, deadline: float) -> list[Any]:
         return await asyncio.gather(

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from actors.engine import TokenScores
 from orchestrator.collect import Collected, Group, Member
 from policies.config import Div, GroupCredit, Set, Strand, TeacherGap
 from policies.credit import assign
@@ -16,18 +17,10 @@ TEACHER_TOP_K = 32
 """Teacher tokens kept for a divergence; the rest goes into the tail bucket."""
 
 
-class TokenScores(Protocol):
-    """Log-probabilities of given tokens (actors/engine.py)."""
-
-    logps: Any
-    topk_ids: Any
-    topk_logps: Any
-
-
 class FrozenModel(Protocol):
     """A model that is not trained."""
 
-    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32], top_k: int) -> Sequence[TokenScores]:
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32], top_k: int) -> list[TokenScores]:
         """One entry for each (context, tokens)."""
         ...
 

@@ -150,7 +150,7 @@ async def _all_answer(actors: list[Actor], deadline: float, say: Callable[[str],
     waiting = {actor.name.rsplit("/", 1)[-1] for actor in actors}
 
     async def answer(actor: Actor) -> None:
-        await cluster.wait(actor.ask("ping"), deadline=deadline, what=f"starting {actor.name}", actor=actor.name)
+        await cluster.wait(actor.ready(), deadline=deadline, what=f"starting {actor.name}", actor=actor.name)
         waiting.discard(actor.name.rsplit("/", 1)[-1])
         if waiting:
             say(f"waiting for {', '.join(sorted(waiting))}")
@@ -181,7 +181,7 @@ def _spawn_learner(hold: Cluster, pipeline: Pipeline, inputs: Inputs, rank: int)
     config = pipeline.resources.learner
     return hold.spawn(
         LearnerRank,
-        str(inputs.folder),
+        inputs.folder,
         pipeline.model,
         config,
         role="learner",

@@ -16,11 +16,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from actors.facts import PublishFacts
+from actors.sharding import StepFacts
 from orchestrator.assemble import Assembled, Dropped, FrozenModel, assemble
 from orchestrator.collect import Collected, Collector, Group
 from orchestrator.config import Stage
 from orchestrator.controls import Control, GroupStats, State, StepPlan, initial, plan_step, route_group
-from orchestrator.ports import Learner, Ledger, Publisher, PublishFacts, StepFacts
+from orchestrator.ports import Learner, Ledger, Publisher
 from orchestrator.step_facts import decision_row, metrics_row
 from policies.config import Strand
 from policies.failpoints import failpoint

@@ -1,0 +1,1 @@
+"""What Braid measures of itself."""
