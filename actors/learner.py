@@ -171,8 +171,8 @@ class LearnerRank:
         self._meet()
 
     def close(self) -> None:
-        """Leave the process group."""
-        if dist.is_initialized():
+        """Leave the process group. A lone rank's stays: DeepSpeed holds on to it, and the next learner here uses it."""
+        if self._world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
     # ------------------------------------------------------------ ranks
@@ -270,6 +270,8 @@ def _join(config: Learner, rank: int, world_size: int, rendezvous: str) -> None:
         "MASTER_ADDR": host or "127.0.0.1",
         "MASTER_PORT": port or "0",
     }
+    if dist.is_initialized():  # an earlier learner of this process; DeepSpeed cannot change groups
+        return
     store = dist.HashStore() if world_size == 1 else None  # type: ignore[attr-defined]
     dist.init_process_group(
         "nccl" if config.gpus else "gloo",

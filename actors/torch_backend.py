@@ -49,7 +49,7 @@ class TorchBackend:
         """Sum over ranks, clip, move the masters, copy them into the model."""
         if self._world_size > 1:
             dist.all_reduce(self._flat)
-        norm = clip_in_place([self._flat], self._clip)
+        norm = clip_in_place(self._views, self._clip)  # by parameter: one sum over all of them loses digits
         update = Update(norm)
         if update.applied:
             for master, view in zip(self._masters, self._views, strict=True):
