@@ -39,7 +39,12 @@ class Answer:
         return [{name: _json(cell) for name, cell in zip(self.columns, row, strict=True)} for row in self.rows]
 
 
-def query(directory: Path, sql: str) -> Answer:
+def query(directory: Path, sql: str, *, as_json: bool = False, console: Console | None = None) -> None:
+    """Prints the answer to one SELECT as a table, or as one JSON document; see `ask`."""
+    print_answer(ask(directory, sql), as_json=as_json, console=console)
+
+
+def ask(directory: Path, sql: str) -> Answer:
     """The answer to one SELECT; BadInput for anything else, with duckdb's own words."""
     run = RunDirectory.open(directory)
     with duckdb.connect(":memory:") as connection:
@@ -86,9 +91,7 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, schema
         connection.register(name, schema.empty_table())
         return
     files = _quoted(folder / "step=*.parquet")
-    connection.execute(
-        f"CREATE VIEW {name} AS SELECT * FROM read_parquet({files}, hive_partitioning = false, union_by_name = true)"
-    )
+    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({files}, hive_partitioning = false)")
 
 
 def _quoted(path: Path) -> str:

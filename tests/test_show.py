@@ -12,7 +12,7 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from orchestrator.ledger import RunLedger
-from orchestrator.query import print_answer, query
+from orchestrator.query import ask, print_answer, query
 from orchestrator.report.samples import load, ordered
 from orchestrator.report.show import body, show
 from orchestrator.report.visible import one_line, visible
@@ -120,28 +120,29 @@ def test_visible_shows_what_a_terminal_would_obey_and_keeps_what_people_write():
 
 def test_query_counts_what_was_written(root):
     sql = "select strand, count(*) from trajectories where step = 6 group by 1 order by 1"
-    assert query(root, sql).rows == (("imitate", 2), ("on-policy", 4))
+    assert ask(root, sql).rows == (("imitate", 2), ("on-policy", 4))
     sql = "select (by_strand->'imitate'->>'loss')::double from metrics where step = 5 and kind is null"
-    assert query(root, sql).rows == ((0.2,),)
-    assert query(root, "select count(*) from decisions").rows == ((16,),)
-    assert query(root, "select kind from events order by time").rows == (
+    assert ask(root, sql).rows == ((0.2,),)
+    assert ask(root, "select count(*) from decisions").rows == ((16,),)
+    assert ask(root, "select kind from events order by time").rows == (
         ("started",),
         ("nonfinite_step",),
         ("finished",),
     )
-    assert query(root, "select step, count(*) from probes where passed group by 1 order by 1").rows == (
+    assert ask(root, "select step, count(*) from probes where passed group by 1 order by 1").rows == (
         *((0, 4), (4, 20), (10, 36), (16, 52)),
     )
 
 
 def test_query_prints_a_table_or_one_json_document(root):
-    answer = query(root, "select id, text, scores[1].value as value from trajectories where id = 'hostile'")
+    sql = "select id, text, scores[1].value as value from trajectories where id = 'hostile'"
+    answer = ask(root, sql)
     console = Console(file=io.StringIO(), width=120)
     print_answer(answer, console=console)
     assert "\x1b" not in console.file.getvalue()
     assert "\\x1b[31m" in console.file.getvalue()
     console = Console(file=io.StringIO())
-    print_answer(answer, as_json=True, console=console)
+    query(root, sql, as_json=True, console=console)
     assert json.loads(console.file.getvalue()) == [{"id": "hostile", "text": HOSTILE, "value": None}]
 
 
@@ -161,14 +162,14 @@ def test_query_prints_a_table_or_one_json_document(root):
 )
 def test_query_only_reads_and_only_the_ledger(root, sql):
     with pytest.raises(BadInput):
-        query(root, sql)
+        ask(root, sql)
 
 
 def test_query_of_a_run_that_has_just_begun_answers_nothing(tmp_path):
     root = RunDirectory.create(tmp_path / "new", CONFIG, ENVIRONMENT).root
     for table in ("trajectories", "probes", "metrics", "decisions", "events"):
-        assert query(root, f"select step from {table}").rows == ()
-    assert query(root, "select strand, advantage, tokens from trajectories").rows == ()
+        assert ask(root, f"select step from {table}").rows == ()
+    assert ask(root, "select strand, advantage, tokens from trajectories").rows == ()
 
 
 # ---------------------------------------------------------------- summary
