@@ -97,6 +97,8 @@ def _stage(history: History, span: StageSpan) -> dict[str, Any]:
         "after": _accuracy(measured),
         "shares": token_shares(steps),
         "seconds": time_split(steps),
+        "tokens_trained": int(_total(steps, "tokens_trained")),
+        "tokens_generated": int(_total(steps, "tokens_generated")),
     }
 
 
