@@ -16,19 +16,21 @@ from teachers.config import (
     ModelDemonstrations,
     ParquetDemonstrations,
 )
-from verifiers.config import AnswerVerifier, RubricVerifier, TaskVerifier, Verifier
+from verifiers.config import RubricVerifier, TaskVerifier, Verifier
 
 Keys = tuple[str | int, ...]
 
 
-def check(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Fault]:
-    """Every fault of the pipeline as a whole; `recipes` are its stages', in order; paths are absolute by now."""
-    found = [
-        *_prompts(pipeline),
-        *_model(pipeline.model, ("model",)),
-        *_demonstrations(pipeline),
-        *_resources(pipeline),
-    ]
+def check(pipeline: Pipeline, recipes: Sequence[Recipe], *, files: bool = True) -> list[Fault]:
+    """Every fault of the pipeline as a whole; `recipes` are its stages', in order; paths are absolute by now.
+
+    Without `files` nothing is looked for on this machine's disk.
+    """
+    found = [*_probe(pipeline), *_solver(pipeline), *_resources(pipeline)]
+    if files:
+        found += [*_files(pipeline), *_model(pipeline.model, ("model",))]
+        for index, recipe in enumerate(recipes):
+            found += _teacher(pipeline, index, recipe)
     found += _verifier(pipeline.verifier, ("verifier",), pipeline.prompts.train)
     for index, recipe in enumerate(recipes):
         found += [*_stage(pipeline, index, recipe), *_legality(pipeline, index, recipe)]
@@ -38,22 +40,22 @@ def check(pipeline: Pipeline, recipes: Sequence[Recipe]) -> list[Fault]:
 # ---------------------------------------------------------------- prompts and models
 
 
-def _prompts(pipeline: Pipeline) -> Iterator[Fault]:
+def _probe(pipeline: Pipeline) -> Iterator[Fault]:
+    if pipeline.probe.every is not None and pipeline.prompts.probe is None:
+        problem = f"there is nothing to probe {shown(pipeline.probe.every)}"
+        yield Fault(("probe", "every"), problem, "add prompts.probe, or remove this")
+
+
+def _files(pipeline: Pipeline) -> Iterator[Fault]:
     sources = {"train": pipeline.prompts.train, "probe": pipeline.prompts.probe}
     for name, source in sources.items():
         if isinstance(source, JsonlPrompts | ParquetPrompts):
             yield from _file(source.path, ("prompts", name, "path"))
-    if pipeline.probe.every is not None and pipeline.prompts.probe is None:
-        problem = f"there is nothing to probe {shown(pipeline.probe.every)}"
-        yield Fault(("probe", "every"), problem, "add prompts.probe, or remove this")
-    if isinstance(pipeline.prompts.train, ArithmeticPrompts) and not isinstance(pipeline.verifier, AnswerVerifier):
-        yield from _references(pipeline.verifier)
-
-
-def _references(verifier: Verifier) -> Iterator[Fault]:
-    if isinstance(verifier, TaskVerifier):
-        problem = f"judges reasoning_gym tasks, but prompts.train is arithmetic {shown(verifier.kind)}"
-        yield Fault(("verifier", "kind"), problem, "use the answer verifier, or reasoning_gym prompts")
+    match pipeline.demonstrations:
+        case JsonlDemonstrations(path=path) | ParquetDemonstrations(path=path):
+            yield from _file(path, ("demonstrations", "path"))
+        case ModelDemonstrations(model=model):
+            yield from _model(model, ("demonstrations", "model"))
 
 
 def _file(path: str, key: Keys) -> Iterator[Fault]:
@@ -96,18 +98,13 @@ def _context(model: HfModel, config: Path, key: Keys) -> Iterator[Fault]:
 # ---------------------------------------------------------------- demonstrations
 
 
-def _demonstrations(pipeline: Pipeline) -> Iterator[Fault]:
-    key, prompts = ("demonstrations",), pipeline.prompts.train
-    match pipeline.demonstrations:
-        case JsonlDemonstrations(path=path) | ParquetDemonstrations(path=path):
-            yield from _file(path, (*key, "path"))
-        case ModelDemonstrations(model=model):
-            yield from _model(model, (*key, "model"))
-        case ChainSolver() if not _is_chain_sum(prompts):
-            problem = (
-                f"solves reasoning_gym's chain_sum alone, but prompts.train is {_called(prompts)} (got 'chain_solver')"
-            )
-            yield Fault((*key, "kind"), problem, "take demonstrations from jsonl, parquet or model")
+def _solver(pipeline: Pipeline) -> Iterator[Fault]:
+    prompts = pipeline.prompts.train
+    if isinstance(pipeline.demonstrations, ChainSolver) and not _is_chain_sum(prompts):
+        problem = (
+            f"solves reasoning_gym's chain_sum alone, but prompts.train is {_called(prompts)} (got 'chain_solver')"
+        )
+        yield Fault(("demonstrations", "kind"), problem, "take demonstrations from jsonl, parquet or model")
 
 
 def _is_chain_sum(prompts: PromptSource) -> bool:
@@ -126,6 +123,9 @@ def _verifier(verifier: Verifier, key: Keys, prompts: PromptSource) -> Iterator[
         case RubricVerifier():
             for index, part in enumerate(verifier.parts):
                 yield from _verifier(part, (*key, "parts", index), prompts)
+        case TaskVerifier() if isinstance(prompts, ArithmeticPrompts):
+            problem = "judges reasoning_gym tasks, but prompts.train is arithmetic (got 'reasoning_gym')"
+            yield Fault((*key, "kind"), problem, "use the answer verifier, or reasoning_gym prompts")
         case TaskVerifier() if isinstance(prompts, TaskPrompts) and prompts.dataset != verifier.dataset:
             problem = f"prompts.train has tasks of {prompts.dataset} {shown(verifier.dataset)}"
             yield Fault((*key, "dataset"), problem, f"set it to {prompts.dataset}")
@@ -172,7 +172,6 @@ def _stage(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
     if stage.updates > drawn:
         problem = f"a step has {drawn} trajectories to split {shown(stage.updates)}"
         yield Fault((*key, "updates"), problem, f"set it to {drawn} or less, or raise prompts_per_step")
-    yield from _teacher(pipeline, index, recipe)
 
 
 def trajectories(prompts: int, recipe: Recipe) -> int:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -33,6 +33,7 @@ app = typer.Typer(
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file.", show_default=False)]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.", show_default=False)]
+Order = Literal["written", "reward", "-reward", "advantage", "-advantage", "length", "-length"]
 Sets = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key: stages.sharpen.steps=5. May be repeated.")
 ]
@@ -231,17 +232,19 @@ def report(directory: Directory) -> None:
 @app.command()
 def show(
     directory: Directory,
-    step: Annotated[int | None, typer.Option(help="A step; the last by default.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Trajectories at most.")] = 8,
+    step: Annotated[int | None, typer.Option(help="A step; the newest by default.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Trajectories at most.")] = 5,
+    strand: Annotated[str | None, typer.Option(help="One strand's alone.")] = None,
+    sort: Annotated[Order, typer.Option(help="A leading minus puts the largest first.")] = "written",
     as_json: Json = False,
 ) -> None:
     """Read what the learner consumed, each token coloured by who wrote it.
 
-    Example: [bold]braid show runs/first --step 12 --limit 4[/]
+    Example: [bold]braid show runs/first --step 12 --sort -reward[/]
     """
     from orchestrator.report.show import show as show_trajectories
 
-    show_trajectories(directory, step=step, limit=limit, as_json=as_json)
+    show_trajectories(directory, step, limit=limit, strand=strand, sort=sort, as_json=as_json)
 
 
 @app.command()
@@ -271,24 +274,29 @@ def _deploy(module: str) -> ModuleType:
 def submit(
     file: File,
     address: Annotated[str, typer.Option(help="Ray's dashboard, such as http://127.0.0.1:8265.")],
-    out: Annotated[Path | None, typer.Option(help="Run directory on the cluster.")] = None,
-    follow: Annotated[bool, typer.Option(help="Print the job's log until it ends, and exit as it did.")] = False,
+    out: Annotated[Path, typer.Option(help="Run directory on the cluster: an absolute path that does not exist.")],
+    follow: Annotated[bool, typer.Option(help="Print the job's log until it ends, and exit as the run did.")] = False,
+    allow_unauthenticated: Annotated[bool, typer.Option(help="Submit to a cluster that asks for no token.")] = False,
     sets: Sets = [],  # noqa: B006
 ) -> None:
     """Run a pipeline on a Ray cluster through Ray Jobs, with token authentication.
 
-    Example: [bold]braid submit examples/quickstart.yaml --address http://127.0.0.1:8265 --follow[/]
+    Example: [bold]braid submit examples/quickstart.yaml --address http://127.0.0.1:8265 --out /runs/a --follow[/]
     """
     from orchestrator.load import read
 
-    chosen = out or Path("runs") / read(file, sets).name
-    raise typer.Exit(_deploy("submit").submit(file, address=address, out=chosen, follow=follow, sets=tuple(sets)))
+    read(file, sets, elsewhere=True)
+    start = _deploy("submit").submit
+    code = start(file, address, out=out, sets=sets, follow=follow, allow_unauthenticated=allow_unauthenticated)
+    raise typer.Exit(code)
 
 
 @app.command()
 def manifest(
     file: File,
     image: Annotated[str, typer.Option(help="Container image that holds Braid.")],
+    namespace: Annotated[str, typer.Option(help="Kubernetes namespace.")] = "default",
+    storage_claim: Annotated[str, typer.Option(help="ReadWriteMany claim that holds runs and models.")] = "braid-runs",
     sets: Sets = [],  # noqa: B006
 ) -> None:
     """Print a KubeRay RayJob for a pipeline.
@@ -297,5 +305,9 @@ def manifest(
     """
     from orchestrator.load import read
 
-    read(file, sets)
-    print(_deploy("manifest").manifest(file, image=image, sets=tuple(sets)), end="")
+    pipeline = read(file, sets, elsewhere=True)
+    write = _deploy("manifest").manifest
+    try:
+        print(write(pipeline, path=str(file), image=image, namespace=namespace, storage_claim=storage_claim), end="")
+    except ValueError as error:
+        raise BadInput(str(error).splitlines()) from error

@@ -17,10 +17,11 @@ from orchestrator.overrides import apply
 from policies.bad_input import BadInput, refuse
 
 
-def read(path: Path | str, sets: Sequence[str] = ()) -> Pipeline:
+def read(path: Path | str, sets: Sequence[str] = (), *, elsewhere: bool = False) -> Pipeline:
     """The pipeline in the file, changed by `key.path=value`; BadInput with every fault it has.
 
     Paths in it come out absolute (a relative one starts at the file's folder) and recipes with all their parameters.
+    `elsewhere`: it will run on another machine, so paths stay as written and nothing is looked for here.
     """
     path = Path(path)
     changed = apply(_content(path), sets)
@@ -33,9 +34,9 @@ def read(path: Path | str, sets: Sequence[str] = ()) -> Pipeline:
         refuse([origin.line(fault) for fault in faults(error, Pipeline, changed.content)] + lines)
         raise
     refuse(lines)
-    resolved = resolve(pipeline, path.absolute().parent)
+    resolved = resolve(pipeline, None if elsewhere else path.absolute().parent)
     recipes_of_stages = [recipe_of(stage.recipe) for stage in resolved.stages]
-    refuse([origin.line(fault) for fault in check(resolved, recipes_of_stages)])
+    refuse([origin.line(fault) for fault in check(resolved, recipes_of_stages, files=not elsewhere)])
     return resolved
 
 
@@ -112,15 +113,18 @@ def _choice_faults(choice: Mapping[str, Any], key: Keys) -> list[Fault]:
 # ---------------------------------------------------------------- resolution
 
 
-def resolve(pipeline: Pipeline, folder: Path) -> Pipeline:
-    """The pipeline with absolute paths and every recipe parameter written out; resolving twice changes nothing."""
+def resolve(pipeline: Pipeline, folder: Path | None) -> Pipeline:
+    """The pipeline with paths made absolute from `folder` and every recipe parameter written out.
+
+    Resolving twice changes nothing. Without a folder, paths stay as they are.
+    """
     content = _absolute(pipeline, folder)
     for stage, written in zip(pipeline.stages, content["stages"], strict=True):
         written["recipe"] = _parameters(stage.recipe, folder)
     return Pipeline.model_validate(content)
 
 
-def _parameters(choice: RecipeChoice, folder: Path) -> dict[str, Any]:
+def _parameters(choice: RecipeChoice, folder: Path | None) -> dict[str, Any]:
     recipe = recipe_of(choice)
     of_file = recipes.file(choice.kind).parameters
     filled = {
@@ -130,7 +134,7 @@ def _parameters(choice: RecipeChoice, folder: Path) -> dict[str, Any]:
     return {"kind": choice.kind, **filled}
 
 
-def _absolute(node: Any, folder: Path) -> Any:
+def _absolute(node: Any, folder: Path | None) -> Any:
     """A config model as plain data, each field called `path` made absolute."""
     match node:
         case BaseModel():
@@ -141,5 +145,5 @@ def _absolute(node: Any, folder: Path) -> Any:
             return node
 
 
-def _place(path: str, folder: Path) -> str:
-    return str((folder / Path(path).expanduser()).resolve())
+def _place(path: str, folder: Path | None) -> str:
+    return path if folder is None else str((folder / Path(path).expanduser()).resolve())

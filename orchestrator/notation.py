@@ -39,17 +39,17 @@ class Reader(yaml.SafeLoader):
 
 
 class Writer(yaml.SafeDumper):
-    """Safe dumping that quotes what `Reader` would take for a number or a boolean."""
+    """Safe dumping that quotes what `Reader`, or a reader of YAML 1.1, would take for a number or a boolean."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Never write anchors: a file should read from top to bottom."""
         return True
 
 
-def _resolve(reader: Any) -> None:
-    """YAML 1.2's scalars in place of 1.1's."""
+def _resolve(reader: Any, replaced: set[str]) -> None:
+    """Add YAML 1.2's scalars, in place of those `replaced`."""
     kept = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in replaced]
         for first, resolvers in reader.yaml_implicit_resolvers.items()
     }
     reader.yaml_implicit_resolvers = kept
@@ -60,8 +60,8 @@ def _resolve(reader: Any) -> None:
     reader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
-_resolve(Reader)
-_resolve(Writer)
+_resolve(Reader, _REPLACED)
+_resolve(Writer, set())
 
 
 def parse(text: str) -> Any:

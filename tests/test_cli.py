@@ -3,12 +3,13 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from orchestrator import doctor
@@ -40,13 +41,12 @@ def test_check_is_quick_and_loads_nothing_heavy():
         "heavy = {'torch', 'ray', 'vllm', 'transformers', 'pyarrow', 'deepspeed', 'duckdb'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
-        seconds.append(time.perf_counter() - began)
-        assert done.returncode == 0, done.stderr
-    assert min(seconds) < 1.5, seconds
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds < 1.5, "of the processor: what a busy machine adds is not ours"
 
 
 def test_check_prints_plain_lines_without_a_terminal():
@@ -154,3 +154,19 @@ def test_doctor_sees_a_token_that_others_may_read(tmp_path):
     assert findings(tmp_path, RAY_AUTH_TOKEN_PATH=str(token))["ray"].status == "note"
     token.chmod(0o600)
     assert findings(tmp_path, RAY_AUTH_TOKEN_PATH=str(token))["ray"].status == "ok"
+
+
+# ---------------------------------------------------------------- elsewhere
+
+
+def test_manifest_prints_kubernetes_documents():
+    done = braid("manifest", QUICKSTART, "--image", "registry.example/braid:1")
+    assert done.returncode == 0, done.stderr
+    assert "RayJob" in [document["kind"] for document in yaml.safe_load_all(done.stdout)]
+
+
+def test_manifest_and_submit_refuse_a_bad_pipeline_before_anything_else():
+    assert braid("manifest", QUICKSTART, "--image", "x", "--set", "seed=x").returncode == 2
+    done = braid("submit", QUICKSTART, "--address", "http://127.0.0.1:9", "--out", "/x", "--set", "seed=x")
+    assert done.returncode == 2
+    assert "seed: must be a whole number" in done.stderr

@@ -92,3 +92,11 @@ def test_scalars_are_those_of_yaml_1_2(text, value):
 @pytest.mark.parametrize("text", ["1e-3", "off", "true", "007", "1_0", "null", "", " x ", "a: b", "#x", "ü\n", ".inf"])
 def test_text_that_looks_like_something_else_stays_text(text):
     assert parse(write({"key": text})) == {"key": text}
+
+
+def test_a_pipeline_for_another_machine_keeps_its_paths_and_looks_for_nothing(tmp_path):
+    path = tmp_path / "there.yaml"
+    path.write_text("model: {kind: hf, path: /runs/models/m, dtype: float32}\n" + TEXT.replace("here", "there"))
+    pipeline = read(path, elsewhere=True)
+    assert (pipeline.model.path, pipeline.prompts.train.path) == ("/runs/models/m", "data/train.jsonl")
+    assert pipeline.stages[1].recipe.model_extra["rollouts"] == 7
