@@ -9,14 +9,15 @@ torch_index=https://download.pytorch.org/whl/cpu
 fail() { echo "setup: $*" >&2; exit 1; }
 
 find_python() {
-  local name
+  local name found=""
   for name in ${PYTHON:-python3.11 python3}; do
     if "$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
       echo "$name"
       return
     fi
+    found+=" $name ($("$name" --version 2>/dev/null || echo "does not run"))"
   done
-  fail "Python 3.11 is needed, found $(python3 --version 2>&1 || true); install it, or name it: make setup PYTHON=/path/to/python3.11"
+  fail "Python 3.11 is needed, found$found; install it, or name it: make setup PYTHON=/path/to/python3.11"
 }
 
 pinned() { grep -E "^$1==" "$lock"; }
@@ -40,7 +41,7 @@ install_rest() {
 }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || fail "the lock is for Linux x86_64, this is $(uname -sm); see README.md, Limits"
-ldconfig -p | grep -q libnuma.so.1 || fail "vLLM's CPU build needs libnuma: apt-get install libnuma1"
+[[ $(ldconfig -p) == *libnuma.so.1* ]] || fail "vLLM's CPU build needs libnuma: apt-get install libnuma1"
 python=$(find_python)
 key=$({ "$python" --version; cat "$lock" "$0"; } | sha256sum | cut -d' ' -f1)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$key" ]; then
