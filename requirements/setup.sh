@@ -9,13 +9,14 @@ torch_index=https://download.pytorch.org/whl/cpu
 fail() { echo "setup: $*" >&2; exit 1; }
 
 find_python() {
-  local name found=""
+  local name version found=""
   for name in ${PYTHON:-python3.11 python3}; do
     if "$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
       echo "$name"
       return
     fi
-    found+=" $name ($("$name" --version 2>/dev/null || echo "does not run"))"
+    version=$("$name" --version 2>/dev/null || echo "does not run")
+    found+=" $name (${version%%$'\n'*})"
   done
   fail "Python 3.11 is needed, found$found; install it, or name it: make setup PYTHON=/path/to/python3.11"
 }
