@@ -224,30 +224,35 @@ def test_packed_equals_padded_and_rows_in_any_order(recipe: str) -> None:
         assert facts == pytest.approx(two.by_strand[name], nan_ok=True)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_two_micro_batches_equal_one_batch(recipe: str) -> None:
+def parts_agree(under_test: ModuleType, recipe: str) -> None:
+    """Two micro-batches under the step's normalisers add up to one batch; raises AssertionError otherwise."""
     rows, values = case(recipe)
-    whole = objective.evaluate(RECIPES[recipe], padded(rows), torch.from_numpy(values))
+    whole = under_test.evaluate(RECIPES[recipe], padded(rows), torch.from_numpy(values))
     counts = [
-        objective.Counts(
+        under_test.Counts(
             tokens=sum(sum(row["mask"]) for row in rows if row["strand"] == k),
             sequences=sum(row["strand"] == k and any(row["mask"]) for row in rows),
             sets=2 if k == 0 else 0,
         )
         for k in range(len(RECIPES[recipe]))
     ]
-    denominators = objective.of_counts(RECIPES[recipe], counts)
+    denominators = under_test.of_counts(RECIPES[recipe], counts)
     parts = []
     for here in ([0, 1, 5], [2, 3, 4]):
         some = padded([rows[i] for i in here])
         parts.append(
-            objective.evaluate(RECIPES[recipe], some, torch.from_numpy(values[here]), normalisers=denominators)
+            under_test.evaluate(RECIPES[recipe], some, torch.from_numpy(values[here]), normalisers=denominators)
         )
         torch.testing.assert_close(parts[-1].coefficient_BT, whole.coefficient_BT[here])
     torch.testing.assert_close(parts[0].loss + parts[1].loss, whole.loss)
     merged = merge([part.by_strand for part in parts])
     for name, facts in whole.by_strand.items():
         assert merged[name] == pytest.approx(facts, nan_ok=True)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_micro_batches_equal_one_batch(recipe: str) -> None:
+    parts_agree(objective, recipe)
 
 
 @pytest.mark.parametrize("shape", [Identity(), Clip(), Clip(dual=3.0)])
