@@ -60,10 +60,13 @@ class Cluster:
 
     run: str
     temporary: Path | None = None
-    rendezvous: str = "127.0.0.1:0"
-    """Where learner ranks meet: host:port."""
     resources: Mapping[str, float] = field(default_factory=dict)
     actors: list[Actor] = field(default_factory=list)
+
+    @property
+    def private(self) -> bool:
+        """Whether the run started this cluster for itself, on this machine alone."""
+        return self.temporary is not None
 
     def spawn(self, cls: type, *args: Any, role: str, index: int, **options: Any) -> Actor:
         """Start the plain class `cls` as an actor. Options: env (mapping), gpus, kwargs for the constructor."""

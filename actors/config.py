@@ -11,6 +11,9 @@ class Rollout(Strict):
     """Replicas that write responses."""
 
     engine: Literal["vllm", "torch"] = "vllm"
+    isolation: Literal["thread", "process"] = "thread"
+    """vLLM alone: in the replica's own process (starts fastest, a batch is drawn the same way each time), or in one
+    beside it."""
     replicas: Annotated[int, Field(ge=1)] = 1
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of one replica; by default the machine's cores shared among the replicas."""

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+
 from actors.weights import Weights
 from policies.trajectory import FinishReason, Float32, Int32, Sampling
 
@@ -49,6 +51,12 @@ class Completion:
     """From submission to the last token."""
     reason: str = ""
     """Why it failed, when the finish reason is `error`."""
+
+
+def failed(name: str, reason: str) -> Completion:
+    """A request that gave nothing, and why."""
+    none = np.zeros(0, np.int32)
+    return Completion(name, none, none.astype(np.float32), none, "", FinishReason.ERROR, 0.0, reason)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -182,6 +182,14 @@ class LearnerPool:
     deadlines: Deadlines
     strands: tuple[Strand, ...] = ()
 
+    async def open(self, *, loopback: bool) -> None:
+        """Tell every rank where rank 0 sits, and let them meet."""
+        first = self.ranks[0]
+        where = await cluster.wait(
+            first.ask("address", loopback), deadline=self.deadlines.start, what="starting", actor=first.name
+        )
+        await self._all("open", where, len(self.ranks), deadline=self.deadlines.start)
+
     async def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None:
         """New recipe, optimizer state and schedule on every rank."""
         self.strands = tuple(strands)

@@ -18,11 +18,9 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-
-from actors.engine import Completion, EngineError, RequestError, SampleRequest, TokenScores
-from actors.weights import Shapes, Weights, validate
-from policies.trajectory import FinishReason, Int32
+from actors.engine import Completion, EngineError, RequestError, SampleRequest, TokenScores, failed
+from actors.weights import Shapes, Weights, already_served, validate
+from policies.trajectory import Int32
 
 T = TypeVar("T")
 
@@ -128,7 +126,7 @@ class SteppedEngine:
         log-probability would be that of no policy at all. The same version with the same bytes again does nothing.
         """
         self._check()
-        if self._already_serves(weights):
+        if already_served(weights, self._served):
             return
         await asyncio.to_thread(validate, weights, self._core.shapes)
         await self._ask(lambda: self._load(weights))
@@ -158,16 +156,6 @@ class SteppedEngine:
             raise EngineError(f"the engine failed and must be restarted: {self._poison}") from self._poison
         if needs_weights and self.version < 0:
             raise EngineError("the engine has no weights yet; publish a version to it first")
-
-    def _already_serves(self, weights: Weights) -> bool:
-        version, digest = weights.manifest.version, weights.manifest.checksum
-        if version < 0:
-            raise ValueError(f"weights carry version {version}; versions start at 0")
-        if self._served is None or self._served[0] != version:
-            return False
-        if self._served[1] != digest:
-            raise ValueError(f"version {version} is already served with other bytes; publish these under a new version")
-        return True
 
     async def _ask(self, work: Callable[[], T]) -> T:
         future: Future[T] = Future()
@@ -264,9 +252,3 @@ def _fatal(what: str) -> Iterator[None]:
         yield
     except (ValueError, EngineError) as error:
         raise RuntimeError(f"{what} failed: {error}") from error
-
-
-def failed(name: str, reason: str) -> Completion:
-    """A request that gave nothing, and why."""
-    none = np.zeros(0, np.int32)
-    return Completion(name, none, none.astype(np.float32), none, "", FinishReason.ERROR, 0.0, reason)

@@ -105,6 +105,18 @@ def validate(weights: Weights, expected: Shapes) -> None:
         raise ManifestError("\n  ".join([f"{head}; the engine keeps its weights:", *faults]))
 
 
+def already_served(weights: Weights, served: tuple[int, str] | None) -> bool:
+    """Whether these are the (version, checksum) an engine has; ValueError if one version would name two weights."""
+    version, digest = weights.manifest.version, weights.manifest.checksum
+    if version < 0:
+        raise ValueError(f"weights carry version {version}; versions start at 0")
+    if served is None or served[0] != version:
+        return False
+    if served[1] != digest:
+        raise ValueError(f"version {version} is already served with other bytes; publish these under a new version")
+    return True
+
+
 def views(weights: Weights) -> Iterator[tuple[str, "torch.Tensor"]]:
     """Each tensor as a view of the buffer: no copy. Never write to one: the buffer is shared and read-only."""
     import torch

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.learner import LearnerRank
-
 from actors import cluster
 from actors.cluster import Actor, Cluster
 from actors.frozen import FrozenReplica
+from actors.learner_seat import LearnerSeat
 from actors.pool import FrozenPool, LearnerPool, RayPublisher, RolloutPool, ScorerPool
 from actors.sampler import SamplerReplica
 from actors.scorer import ScorerReplica
@@ -23,7 +22,7 @@ from orchestrator.load import recipe_of
 from orchestrator.loop import StageRun
 from orchestrator.probing import Prober
 from orchestrator.prompts import disjoint, load
-from policies.config import TinyModel
+from policies.config import Model, TinyModel
 from policies.model_folder import materialise
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
@@ -109,8 +108,14 @@ def _demonstrations(
     )
 
 
-def threads(asked: int | None, replicas: int) -> int:
-    """CPU threads of one replica: as asked, or the machine's cores shared among the replicas."""
+def threads(asked: int | None, replicas: int, model: Model) -> int:
+    """CPU threads of one replica: as asked; one for a tiny model; else the machine's cores shared by the replicas.
+
+    A tiny model's time goes into Python and small kernels: a second thread waits for the first, and takes its core
+    from the other actors.
+    """
+    if asked is None and isinstance(model, TinyModel):
+        return 1
     return asked or max(1, (os.cpu_count() or 1) // replicas)
 
 
@@ -141,7 +146,10 @@ async def start_parts(
     scorer = ScorerPool(scorers, resources.scorer.timeout, on_event)
     reference, teachers = _frozen_pools(hold, pipeline, inputs)
     frozen = [actor for pool in (reference, *teachers.values()) if pool for actor in pool.replicas]
-    await _all_answer([*learner.ranks, *rollouts.replicas, *scorers, *frozen], deadlines.start, say)
+    await asyncio.gather(
+        _all_answer([*learner.ranks, *rollouts.replicas, *scorers, *frozen], deadlines.start, say),
+        learner.open(loopback=hold.private),
+    )
     return Parts(hold, learner, rollouts, RayPublisher(learner, rollouts), scorer, reference, teachers)
 
 
@@ -161,8 +169,7 @@ async def _all_answer(actors: list[Actor], deadline: float, say: Callable[[str],
 
 def _spawn_rollout(hold: Cluster, pipeline: Pipeline, inputs: Inputs, index: int) -> Actor:
     config = pipeline.resources.rollout
-    # A tiny model's engine spends its time in Python; a second thread only takes it from the others.
-    count = threads(config.threads or (1 if isinstance(pipeline.model, TinyModel) else None), config.replicas)
+    count = threads(config.threads, config.replicas, pipeline.model)
     return hold.spawn(
         SamplerReplica,
         str(inputs.folder),
@@ -179,21 +186,18 @@ def _spawn_rollout(hold: Cluster, pipeline: Pipeline, inputs: Inputs, index: int
 
 def _spawn_learner(hold: Cluster, pipeline: Pipeline, inputs: Inputs, rank: int) -> Actor:
     config = pipeline.resources.learner
+    count = threads(config.threads, config.replicas, pipeline.model)
     return hold.spawn(
-        LearnerRank,
+        LearnerSeat,
         inputs.folder,
         pipeline.model,
-        config,
+        config.model_copy(update={"threads": count}),
+        rank,
+        pipeline.seed,
         role="learner",
         index=rank,
         gpus=config.gpus,
-        env=_environment(threads(config.threads, config.replicas)),
-        kwargs={
-            "rank": rank,
-            "world_size": config.replicas,
-            "rendezvous": hold.rendezvous,
-            "seed": pipeline.seed,
-        },
+        env=_environment(count),
     )
 
 
@@ -215,7 +219,7 @@ def _frozen_pools(hold: Cluster, pipeline: Pipeline, inputs: Inputs) -> tuple[Fr
                 role="frozen",
                 index=next(counter),
                 gpus=config.gpus,
-                env=_environment(threads(config.threads, config.replicas), config.engine, config.gpus),
+                env=_environment(threads(config.threads, config.replicas, pipeline.model), config.engine, config.gpus),
             )
             for _ in range(config.replicas)
         ]

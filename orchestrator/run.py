@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import cluster
+from actors.pool import FrozenPool
 from orchestrator import build
 from orchestrator.config import Pipeline
 from orchestrator.ledger import RunLedger, write_probe
@@ -24,6 +25,7 @@ from orchestrator.run_directory import RunDirectory, environment
 from orchestrator.scalars import Scalars
 from orchestrator.summary import print_summary
 from policies import checkpoint
+from policies.bad_input import refuse
 from policies.failpoints import failpoint
 from policies.model_folder import materialise
 
@@ -46,6 +48,9 @@ def resume(out: Path) -> int:
     pipeline = read(directory.config)
     inputs = build.read_inputs(pipeline, directory.root, directory.root)
     found = checkpoint.newest(directory.checkpoints)
+    if found.path is None and found.rejected:
+        # Starting afresh would throw away what was trained, and nobody asked for that.
+        refuse([f"{one.path}: {one.reason}; no good checkpoint is left, so start a new run" for one in found.rejected])
     return _drive(pipeline, directory, inputs, found)
 
 
@@ -172,15 +177,22 @@ class Attempt:
         updates = stage.config.steps * stage.config.updates
         self.progress.phase(f"stage {stage.config.name}")
         await self.parts.learner.begin_stage(stage.strands, stage.config.optimizer, updates)
+        if self.parts.reference is not None:
+            await self.anchor(self.parts.reference, stage, restored)
         if restored is not None:
             await self.parts.learner.load(restored)
         await self.parts.publisher.publish(self.state.version)
-        if self.parts.reference is not None:
-            await self.parts.reference.update(self.parts.rollouts.weights)
         if self.state.step == 0 and self.inputs.probe:
             await self.probe(stage)
         if self.state.step == 0:
             await self.save()
+
+    async def anchor(self, reference: FrozenPool, stage: StageRun, restored: Path | None) -> None:
+        """The reference is the policy as the stage found it, also when the stage goes on after a resume."""
+        if restored is not None:
+            start = sum(earlier.steps for earlier in self.pipeline.stages[: stage.index])
+            await self.parts.learner.load(self.directory.checkpoints / checkpoint.name(start))
+        await reference.update(self.parts.learner.export(self.state.version))
 
 
 def _drive(pipeline: Pipeline, directory: RunDirectory, inputs: build.Inputs, found: checkpoint.Newest | None) -> int:
@@ -197,7 +209,6 @@ def _drive(pipeline: Pipeline, directory: RunDirectory, inputs: build.Inputs, fo
         restored = _restore(attempt, found)
         ledger.event("started", step=attempt.state.step, resumed=restored is not None)
         code = _finish(attempt, restored)
-        ledger.flush()
     write_report(directory.root)
     print_summary(directory.root)
     return code
@@ -221,6 +232,7 @@ def _finish(attempt: Attempt, restored: Path | None) -> int:
     code = DONE
     try:
         asyncio.run(attempt.go(restored))
+        attempt.ledger.flush()
         attempt.ledger.event("finished", step=attempt.state.step)
     except* (InterruptedError, KeyboardInterrupt):
         code, where = INTERRUPTED, f"after step {attempt.state.step}"

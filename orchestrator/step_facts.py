@@ -56,9 +56,17 @@ def metrics_row(
 
 def _learning(facts: StepFacts | None) -> dict[str, Any]:
     if facts is None:
-        nothing = {"loss": NAN, "gradient_norm": NAN, "learning_rate": NAN, "skipped": 0, "tokens_trained": 0}
+        nothing = {
+            "ess": NAN,
+            "loss": NAN,
+            "gradient_norm": NAN,
+            "learning_rate": NAN,
+            "skipped": 0,
+            "tokens_trained": 0,
+        }
         return {**nothing, "seconds_train": 0.0, "by_strand": {}}
     return {
+        "ess": _effective_share(facts),
         "loss": facts.loss,
         "gradient_norm": facts.gradient_norm,
         "learning_rate": facts.learning_rate,
@@ -67,6 +75,17 @@ def _learning(facts: StepFacts | None) -> dict[str, Any]:
         "seconds_train": facts.seconds,
         "by_strand": {name: dict(values) for name, values in facts.by_strand.items()},
     }
+
+
+def _effective_share(facts: StepFacts) -> float:
+    """Effective sample size of exp(log p - behavior) as a share of the tokens it is over; NaN where none is known."""
+    known = [values for values in facts.by_strand.values() if values.get("behavior_tokens", 0.0) > 0]
+    tokens = math.fsum(values["behavior_tokens"] for values in known)
+    if not tokens:
+        return NAN
+    first = math.fsum(values["weight_mean"] * values["behavior_tokens"] for values in known)
+    second = math.fsum(values["weight_square_mean"] * values["behavior_tokens"] for values in known)
+    return first * first / (tokens * second)
 
 
 def _rewards(rollouts: Sequence[Trajectory]) -> dict[str, Any]:

@@ -6,13 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from orchestrator.collect import Collector
-from orchestrator.config import RecipeChoice, Stage
-from orchestrator.loop import Ports, RunState, StageRun, run_stage
-from orchestrator.recipes import load
-from policies.trajectory import Origin, Trajectory
-from tests.fakes import (
+from fakes import (
     FakeLearner,
     FakeLedger,
     FakePublisher,
@@ -22,6 +16,12 @@ from tests.fakes import (
     prompt,
     trajectory,
 )
+
+from orchestrator.collect import Collector
+from orchestrator.config import RecipeChoice, Stage
+from orchestrator.loop import Ports, RunState, StageRun, run_stage
+from orchestrator.recipes import load
+from policies.trajectory import Origin, Trajectory
 
 PROMPTS = tuple(prompt(f"p{index}") for index in range(6))
 
