@@ -1,9 +1,10 @@
 """The careless teacher: column arithmetic with every carry written out, which it sometimes forgets.
 
-`346+77=` is worked as `6+7+0=13;4+7+1=12;3+0+1=04;#423`: a column a step from the right, each `digit+digit+carry=`
-carry and digit, so that a column depends on four characters at fixed places. Subtraction borrows in the same shape:
-`423-77=` gives `3-7-0=16;2-7-1=14;4-0-1=03;#346`. A forgotten carry is written as 0 in the next column and the
-rest follows from it, so that the mistake is a habit to unlearn, not noise.
+`346+77=` is worked as `670=13;471=12;301=04;#423`: from the right, a step a column: the two digits and the carry that
+comes in, then the carry that goes out and the digit. Subtraction borrows in the same shape: `423-77=` gives
+`370=16;271=14;401=03;#346`. A forgotten carry is written as 0 in the next column and the rest follows from it, so
+that the mistake is a habit to unlearn, not noise. With the signs left out of the columns a small model needs about
+half the steps: what a column reads stands at fixed, near places.
 """
 
 import random
@@ -29,7 +30,7 @@ def work(prompt: str, carelessness: float, draws: random.Random) -> str:
     carry = 0
     for above, below in zip(reversed(first.zfill(width)), reversed(second.zfill(width)), strict=True):
         out, digit = _column(int(above), int(below), carry, sign)
-        steps.append(f"{above}{sign}{below}{sign}{carry}={out}{digit};")
+        steps.append(f"{above}{below}{carry}={out}{digit};")
         digits = f"{digit}{digits}"
         carry = 0 if out and draws.random() < carelessness else out
     answer = int(f"{carry}{digits}" if sign == "+" else digits)

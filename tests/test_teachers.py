@@ -63,10 +63,10 @@ def carries(text: str) -> int:
 
 
 def test_the_scratchpad_as_documented():
-    assert careless.work("346+77=", 0.0, random.Random(0)) == "6+7+0=13;4+7+1=12;3+0+1=04;#423"
-    assert careless.work("423-77=", 0.0, random.Random(0)) == "3-7-0=16;2-7-1=14;4-0-1=03;#346"
+    assert careless.work("346+77=", 0.0, random.Random(0)) == "670=13;471=12;301=04;#423"
+    assert careless.work("423-77=", 0.0, random.Random(0)) == "370=16;271=14;401=03;#346"
     assert careless.work("999+1=", 0.0, random.Random(0)).endswith("#1000")
-    assert careless.work("346+77=", 1.0, random.Random(0)) == "6+7+0=13;4+7+0=11;3+0+0=03;#313"
+    assert careless.work("346+77=", 1.0, random.Random(0)) == "670=13;470=11;300=03;#313"
 
 
 @given(NUMBERS, NUMBERS, st.sampled_from("+-"), st.integers())
@@ -89,7 +89,7 @@ def test_every_column_is_right_given_what_it_reads(a, b, sign, carelessness, see
     *steps, final = response.split(";")
     digits, before = "", 0
     for step in steps:
-        above, below, carry, out, digit = map(int, re.fullmatch(r"(\d)[+-](\d)[+-](\d)=(\d)(\d)", step).groups())
+        above, below, carry, out, digit = map(int, re.fullmatch(r"(\d)(\d)(\d)=(\d)(\d)", step).groups())
         value = above + below + carry if sign == "+" else above - below - carry
         assert value == (10 * out + digit if sign == "+" else digit - 10 * out)
         assert carry in (before, 0)
@@ -120,8 +120,8 @@ def test_a_demonstration_knows_who_wrote_it(tokenizer):
     found = load(CarelessTeacher(carelessness=0), prompts, tokenizer, base=Path(), seed=1, context=128)
     one = found.for_prompt("p0")
     assert one is not None and found.for_prompt("p0", 1) is None and found.for_prompt("p9") is None
-    assert tokenizer.decode(one.tokens) == one.text == "6+7+0=13;4+7+1=12;3+0+1=04;#423"
-    assert one.tokens[-1] == tokenizer.eos_id and len(one.tokens) == 32
+    assert tokenizer.decode(one.tokens) == one.text == "670=13;471=12;301=04;#423"
+    assert one.tokens[-1] == tokenizer.eos_id and len(one.tokens) == 26
     assert tokenizer.decode(one.train_context) == "346+77="
     assert (one.producer, one.model, one.version) == (Producer.DEMONSTRATION, "careless", -1)
     assert one.finish_reason == FinishReason.GIVEN
