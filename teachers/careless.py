@@ -3,8 +3,8 @@
 `346+77=` is worked as `670=13;471=12;301=04;#423`: from the right, a step a column: the two digits and the carry that
 comes in, then the carry that goes out and the digit. Subtraction borrows in the same shape: `423-77=` gives
 `370=16;271=14;401=03;#346`. A forgotten carry is written as 0 in the next column and the rest follows from it, so
-that the mistake is a habit to unlearn, not noise. With the signs left out of the columns a small model needs about
-half the steps: what a column reads stands at fixed, near places.
+that the mistake is a habit to unlearn, not noise. The columns leave the signs out: on one seed the 0.8 M model's loss a
+sequence at step 120 of imitation was 11 nats so, and 22 with `6+7+0=13;`.
 """
 
 import random
