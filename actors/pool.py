@@ -17,6 +17,7 @@ from actors.cluster import Actor, ActorLostError
 from actors.config import Deadlines
 from actors.engine import SampleRequest, TokenScores
 from actors.facts import PublishFacts
+from actors.scorer import Judged
 from actors.sharding import StepFacts, merge_facts, split
 from policies.config import Optimizer, Strand
 from policies.example import Example
@@ -116,16 +117,19 @@ class ScorerPool:
 
     async def score(self, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]) -> list[Trajectory]:
         """The same trajectories with their scores, in order."""
-        shares = [trajectories[low:high] for low, high in bounds(len(trajectories), len(self.replicas))]
-        parts = await asyncio.gather(
-            *(self._share(self.replicas[index], share, prompts) for index, share in enumerate(shares) if share)
-        )
-        return [trajectory for part in parts for trajectory in part]
+        items = [
+            (one.id, prompts[one.prompt_id].text, one.text, prompts[one.prompt_id].reference) for one in trajectories
+        ]
+        scores = await self.judge(items)
+        return [replace(one, scores=entries) for one, entries in zip(trajectories, scores, strict=True)]
 
-    async def _share(
-        self, actor: Actor, share: Sequence[Trajectory], prompts: Mapping[str, Prompt]
-    ) -> list[Trajectory]:
-        items = [(one.id, prompts[one.prompt_id].text, one.text, prompts[one.prompt_id].reference) for one in share]
+    async def judge(self, items: Sequence[Judged]) -> list[tuple[ScoreEntry, ...]]:
+        """Scores of (id, prompt text, response text, reference), in order."""
+        shares = [items[low:high] for low, high in bounds(len(items), len(self.replicas))]
+        asked = (self._judge(actor, share) for actor, share in zip(self.replicas, shares, strict=True) if share)
+        return [entries for part in await asyncio.gather(*asked) for entries in part]
+
+    async def _judge(self, actor: Actor, items: Sequence[Judged]) -> list[tuple[ScoreEntry, ...]]:
         try:
             scores: list[tuple[ScoreEntry, ...]] = await cluster.wait(
                 actor.ask("score", items), deadline=self.timeout, what=f"judging {len(items)} responses"
@@ -134,8 +138,8 @@ class ScorerPool:
             status = "timeout" if isinstance(error, cluster.DeadlineError) else "error"
             self.on_event("scorer_failed", actor=actor.name, status=status, cause=str(error), count=len(items))
             unknown = ScoreEntry("reward", float("nan"), None, status, str(error), scorer=actor.name)
-            scores = [(unknown,)] * len(items)
-        return [replace(one, scores=entries) for one, entries in zip(share, scores, strict=True)]
+            return [(unknown,)] * len(items)
+        return scores
 
 
 @dataclass(slots=True)

@@ -22,8 +22,16 @@ class SamplerReplica:
     was answered before is drawn again from its seed.
     """
 
-    def __init__(self, folder: str, model: Model, config: Rollout, max_model_len: int, model_name: str) -> None:
-        self._engine = open_engine(Path(folder), model, config, max_model_len)
+    def __init__(
+        self,
+        folder: str,
+        model: Model,
+        config: Rollout,
+        max_model_len: int,
+        model_name: str,
+        load: Load = "publish",
+    ) -> None:
+        self._engine = open_engine(Path(folder), model, config, max_model_len, load)
         self._model_name = model_name
         self._drawing: dict[str, asyncio.Task[Mapping[str, Trajectory]]] = {}
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from actors.engine import TokenScores
 from orchestrator.collect import Collected, Group, Member
-from policies.config import Div, GroupCredit, Set, Strand, TeacherGap
+from orchestrator.plan import needs
+from policies.config import GroupCredit, Strand
 from policies.credit import assign
 from policies.example import Example
 from policies.trajectory import Float32, Int32, Trajectory, reward
@@ -43,25 +44,17 @@ class Assembled:
 
 def wants_reference(strand: Strand) -> bool:
     """Whether a term of the strand reads the frozen reference."""
-    return any(
-        (isinstance(term.kernel, Set) and term.kernel.reference)
-        or (isinstance(term.kernel, Div) and term.kernel.target == "reference")
-        for term in strand.terms
-    )
+    return "reference_logps" in needs(strand)
 
 
 def wants_teacher(strand: Strand) -> bool:
     """Whether the strand's credit or a term of it reads a teacher."""
-    return isinstance(strand.credit, TeacherGap) or any(
-        isinstance(term.kernel, Div) and term.kernel.target == "teacher" for term in strand.terms
-    )
+    return bool(needs(strand) & {"teacher_logps", "teacher_topk"})
 
 
 def wants_top_k(strand: Strand) -> bool:
     """Whether a term compares whole next-token distributions."""
-    return any(
-        isinstance(term.kernel, Div) and term.kernel.form in ("forward", "reverse", "jsd") for term in strand.terms
-    )
+    return "teacher_topk" in needs(strand)
 
 
 def usable(strands: Sequence[Strand], group: Group) -> tuple[Group, list[Dropped]]:

@@ -30,6 +30,9 @@ from policies.tokens import Tokenizer
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
 """Nothing a run starts reaches for a hub or reports home."""
 
+SCORER_GRACE = 15.0
+"""Seconds past the scorer's own time-out, which gives back the verdicts that were ready; ours would lose them all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -99,8 +102,8 @@ def _demonstrations(
     pipeline: Pipeline, train: tuple[Prompt, ...], tokenizer: Tokenizer, base: Path, stages: tuple[StageRun, ...]
 ) -> Demonstrations | None:
     wanted = any(strand.source.producer == "demonstration" for stage in stages for strand in stage.strands)
-    if pipeline.demonstrations is None or not wanted:
-        return None
+    if pipeline.demonstrations is None or pipeline.demonstrations.kind == "model" or not wanted:
+        return None  # a model's are written once the actors are up
     from teachers.demonstrations import load as load_demonstrations
 
     return load_demonstrations(
@@ -140,10 +143,17 @@ async def start_parts(
         hold.kill,
     )
     scorers = [
-        hold.spawn(ScorerReplica, pipeline.verifier, role="scorer", index=index, env=_environment(1))
+        hold.spawn(
+            ScorerReplica,
+            pipeline.verifier,
+            resources.scorer.timeout,
+            role="scorer",
+            index=index,
+            env=_environment(1),
+        )
         for index in range(resources.scorer.replicas)
     ]
-    scorer = ScorerPool(scorers, resources.scorer.timeout, on_event)
+    scorer = ScorerPool(scorers, resources.scorer.timeout + SCORER_GRACE, on_event)
     reference, teachers = _frozen_pools(hold, pipeline, inputs)
     frozen = [actor for pool in (reference, *teachers.values()) if pool for actor in pool.replicas]
     await asyncio.gather(

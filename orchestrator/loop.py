@@ -24,7 +24,7 @@ from orchestrator.config import Stage
 from orchestrator.controls import Control, GroupStats, State, StepPlan, initial, plan_step, route_group
 from orchestrator.ports import Learner, Ledger, Publisher
 from orchestrator.step_facts import decision_row, metrics_row
-from policies.config import Strand
+from policies.config import GroupCredit, Strand
 from policies.failpoints import failpoint
 from policies.trajectory import reward
 
@@ -157,6 +157,9 @@ def _route(stage: StageRun, state: RunState, collected: Collected) -> tuple[Coll
     kept: list[Group] = []
     dropped: list[Dropped] = []
     for group in collected.groups:
+        if not any(isinstance(stage.strands[member.strand].credit, GroupCredit) for member in group.members):
+            kept.append(group)  # imitation has no rewards to route by
+            continue
         stats = GroupStats(tuple(reward(member.trajectory) for member in group.members))
         routings = route_group(stage.controls, state.controls, stats)
         state.controls = [routing.state for routing in routings]

@@ -24,10 +24,12 @@ from orchestrator.report.write import write as write_report
 from orchestrator.run_directory import RunDirectory, environment
 from orchestrator.scalars import Scalars
 from orchestrator.summary import print_summary
+from orchestrator.written import written_by_model
 from policies import checkpoint
 from policies.bad_input import refuse
 from policies.failpoints import failpoint
 from policies.model_folder import materialise
+from teachers.config import ModelDemonstrations
 
 DONE, FAILED, INTERRUPTED = 0, 1, 4
 
@@ -86,9 +88,25 @@ class Attempt:
             self._parts = await build.start_parts(
                 self.pipeline, self.inputs, hold, self.ledger.event, self.progress.phase
             )
+            await self.demonstrate(hold)
             await self.stages(restored)
         finally:
             hold.stop()
+
+    async def demonstrate(self, hold: cluster.Cluster) -> None:
+        """Let the teacher model write its demonstrations, where the pipeline has one."""
+        config = self.pipeline.demonstrations
+        if isinstance(config, ModelDemonstrations):
+            self.progress.phase("the teacher writes its demonstrations")
+            found = await written_by_model(
+                config,
+                self.pipeline,
+                hold=hold,
+                scorer=self.parts.scorer,
+                inputs=self.inputs,
+                directory=self.directory.root,
+            )
+            self.inputs = replace(self.inputs, demonstrations=found)
 
     def stop(self) -> None:
         """Finish the step in hand, commit, and end; asked twice, end at once."""
