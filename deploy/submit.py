@@ -8,6 +8,7 @@ printed, and never sent to a cluster that does not ask for one.
 import asyncio
 import ipaddress
 import json
+import logging
 import os
 import shlex
 import sys
@@ -128,6 +129,7 @@ def connect(address: str, *, allow_unauthenticated: bool = False) -> Dashboard:
 
 def start(dashboard: Dashboard, command: str) -> str:
     """Send the checkout and start `command` in it; returns the job's id."""
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it would list every file that it leaves out
     client = JobSubmissionClient(dashboard.address, headers=dict(dashboard.headers))
     environment = {"working_dir": str(ROOT), "excludes": list(EXCLUDES), "env_vars": dict(QUIET)}
     try:

@@ -154,6 +154,7 @@ def test_a_wrong_token_and_no_token_are_told_apart(head: Head, tmp_path: Path, m
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_whole_pipeline_runs_as_a_job(head: Head, token: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     sets = ("stages.0.steps=2", "stages.1.steps=2", "stages.2.steps=2")
