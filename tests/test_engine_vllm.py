@@ -22,9 +22,8 @@ from engine_parts import (
 )
 
 from actors.config import Rollout
-from actors.engine import EngineError
+from actors.engine import Engine, EngineError
 from actors.sampler import SamplerReplica
-from actors.stepper import SteppedEngine
 from actors.torch_engine import torch_engine
 from actors.vllm_engine import vllm_engine
 from policies.trajectory import FinishReason, Origin, Producer
@@ -43,9 +42,13 @@ def model(folder: Path) -> Any:
     return drawn_model(folder, 1)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(folder: Path, model: Any) -> AsyncIterator[SteppedEngine]:
-    made = vllm_engine(folder, MODEL, CONFIG, MODEL.context)
+PARAMETERS = ["thread", pytest.param("process", marks=pytest.mark.slow)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PARAMETERS)
+async def engine(request: pytest.FixtureRequest, folder: Path, model: Any) -> AsyncIterator[Engine]:
+    config = CONFIG.model_copy(update={"isolation": request.param})
+    made = vllm_engine(folder, MODEL, config, MODEL.context)
     with pytest.raises(EngineError, match="no weights yet"):
         await made.generate(requests(folder, PROMPTS))
     await made.update_weights(weights_of(model, 5))
@@ -55,16 +58,14 @@ async def engine(folder: Path, model: Any) -> AsyncIterator[SteppedEngine]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def oracle(folder: Path, model: Any) -> AsyncIterator[SteppedEngine]:
+async def oracle(folder: Path, model: Any) -> AsyncIterator[Engine]:
     made = torch_engine(folder, MODEL, CONFIG, MODEL.context)
     await made.update_weights(weights_of(model, 5))
     yield made
     await made.close()
 
 
-async def test_log_probabilities_are_those_of_a_hugging_face_forward(
-    engine: SteppedEngine, folder: Path, model: Any
-) -> None:
+async def test_log_probabilities_are_those_of_a_hugging_face_forward(engine: Engine, folder: Path, model: Any) -> None:
     asked = requests(folder, PROMPTS, max_tokens=32)
     completions = await engine.generate(asked)
     scores = await engine.score([(r.context, c.tokens) for r, c in zip(asked, completions, strict=True)], top_k=4)
@@ -90,7 +91,7 @@ async def test_log_probabilities_are_those_of_a_hugging_face_forward(
     ids=str,
 )
 async def test_each_engine_names_the_distribution_it_drew_from(
-    engine: SteppedEngine, oracle: SteppedEngine, folder: Path, model: Any, sampling: dict[str, Any]
+    engine: Engine, oracle: Engine, folder: Path, model: Any, sampling: dict[str, Any]
 ) -> None:
     asked = requests(folder, PROMPTS * 2, seed=40, max_tokens=24, **sampling)
     ours, theirs = await engine.generate(asked), await oracle.generate(asked)
@@ -104,9 +105,7 @@ async def test_each_engine_names_the_distribution_it_drew_from(
             assert one.finish_reason == two.finish_reason
 
 
-async def test_a_stop_string_ends_both_engines_at_the_same_place(
-    engine: SteppedEngine, oracle: SteppedEngine, folder: Path
-) -> None:
+async def test_a_stop_string_ends_both_engines_at_the_same_place(engine: Engine, oracle: Engine, folder: Path) -> None:
     free = await engine.generate(requests(folder, PROMPTS, temperature=0.0, max_tokens=24))
     stop = free[0].text[5:7]
     asked = requests(folder, PROMPTS, temperature=0.0, max_tokens=24, stop=(stop, "never this"))
@@ -117,9 +116,7 @@ async def test_a_stop_string_ends_both_engines_at_the_same_place(
         assert whole.text.startswith(one.text) and (stop in one.text) == (stop in whole.text)
 
 
-async def test_n_samples_of_a_prompt_differ_and_come_again_from_their_seeds(
-    engine: SteppedEngine, folder: Path
-) -> None:
+async def test_n_samples_of_a_prompt_differ_and_come_again_from_their_seeds(engine: Engine, folder: Path) -> None:
     asked = requests(folder, PROMPTS[:1] * 8, max_tokens=16)
     once, again = await engine.generate(asked), await engine.generate(asked)
     assert [c.tokens.tolist() for c in once] == [c.tokens.tolist() for c in again]
@@ -127,7 +124,7 @@ async def test_n_samples_of_a_prompt_differ_and_come_again_from_their_seeds(
     assert len({tuple(c.tokens.tolist()) for c in once}) == 8
 
 
-async def test_the_length_budget_and_the_context_both_end_a_response(engine: SteppedEngine, folder: Path) -> None:
+async def test_the_length_budget_and_the_context_both_end_a_response(engine: Engine, folder: Path) -> None:
     short, long = await engine.generate(
         requests(folder, ["1+1="], max_tokens=4) + requests(folder, ["9" * 92], name="x", max_tokens=50)
     )
@@ -140,7 +137,7 @@ async def test_the_length_budget_and_the_context_both_end_a_response(engine: Ste
         await engine.score([(full[:2], np.resize(full, 95))])
 
 
-async def test_what_cannot_be_drawn_is_data_and_the_others_go_on(engine: SteppedEngine, folder: Path) -> None:
+async def test_what_cannot_be_drawn_is_data_and_the_others_go_on(engine: Engine, folder: Path) -> None:
     asked = requests(folder, ["1+1=", "9" * 96, "2+2=", "3+3=", "4+4="], max_tokens=8)
     asked[2] = replace(asked[2], context=asked[2].context[:0])
     asked[3] = replace(asked[3], context=np.array([5, 10_000], np.int32))
@@ -151,7 +148,7 @@ async def test_what_cannot_be_drawn_is_data_and_the_others_go_on(engine: Stepped
         assert completion.finish_reason == FinishReason.ERROR and reason in completion.reason
 
 
-async def test_an_abort_keeps_the_partial_tokens(engine: SteppedEngine, folder: Path) -> None:
+async def test_an_abort_keeps_the_partial_tokens(engine: Engine, folder: Path) -> None:
     asked = requests(folder, ["1+1=", "2+2="], max_tokens=80, temperature=0.0)
     whole = await engine.generate(asked)
     task = asyncio.create_task(engine.generate(asked))
@@ -165,7 +162,7 @@ async def test_an_abort_keeps_the_partial_tokens(engine: SteppedEngine, folder: 
     assert other.tokens.tolist() == whole[1].tokens.tolist()
 
 
-async def test_a_cancelled_call_leaves_nothing_in_flight(engine: SteppedEngine, folder: Path) -> None:
+async def test_a_cancelled_call_leaves_nothing_in_flight(engine: Engine, folder: Path) -> None:
     asked = requests(folder, ["1+1="] * 4, max_tokens=80)
     task = asyncio.create_task(engine.generate(asked))
     await asyncio.sleep(0.05)
@@ -176,14 +173,14 @@ async def test_a_cancelled_call_leaves_nothing_in_flight(engine: SteppedEngine, 
     assert [c.id for c in again] == [r.id for r in asked]
 
 
-async def test_overlapping_calls_share_steps_and_ids_are_never_mixed(engine: SteppedEngine, folder: Path) -> None:
+async def test_overlapping_calls_share_steps_and_ids_are_never_mixed(engine: Engine, folder: Path) -> None:
     calls = [requests(folder, PROMPTS, name=f"call{n}-", seed=100 * n, max_tokens=20) for n in range(4)]
     drawn = await asyncio.gather(*(engine.generate(call) for call in calls))
     for call, completions in zip(calls, drawn, strict=True):
         assert [c.id for c in completions] == [r.id for r in call]
         alone = await engine.generate(call[:1])
         assert alone[0].tokens.tolist() == completions[0].tokens.tolist()
-    with pytest.raises(ValueError, match="same id"):
+    with pytest.raises(ValueError, match="an id names one trajectory"):
         await engine.generate([calls[0][0]] * 2)
 
 

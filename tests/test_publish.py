@@ -23,8 +23,7 @@ from engine_parts import (
 )
 
 from actors.config import Rollout
-from actors.engine import EngineError
-from actors.stepper import SteppedEngine
+from actors.engine import Engine, EngineError
 from actors.torch_engine import torch_engine
 from actors.vllm_engine import vllm_engine
 from actors.weights import ManifestError, Weights, pack
@@ -32,7 +31,13 @@ from policies.trajectory import FinishReason
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CONFIG = Rollout(max_concurrent=64, kv_cache_bytes=64 << 20)
-ENGINES: dict[str, Callable[..., SteppedEngine]] = {"vllm": vllm_engine, "torch": torch_engine}
+PROCESS = CONFIG.model_copy(update={"isolation": "process"})
+ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "vllm": lambda folder: vllm_engine(folder, MODEL, CONFIG, MODEL.context),
+    "torch": lambda folder: torch_engine(folder, MODEL, CONFIG, MODEL.context),
+    "process": lambda folder: vllm_engine(folder, MODEL, PROCESS, MODEL.context),
+}
+PARAMETERS = ["vllm", "torch", pytest.param("process", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +50,9 @@ def models(folder: Path) -> dict[int, Any]:
     return {seed: drawn_model(folder, seed) for seed in (1, 2, 3)}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(ENGINES))
-async def engine(request: pytest.FixtureRequest, folder: Path, models: dict[int, Any]) -> AsyncIterator[SteppedEngine]:
-    made = ENGINES[request.param](folder, MODEL, CONFIG, MODEL.context)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PARAMETERS)
+async def engine(request: pytest.FixtureRequest, folder: Path, models: dict[int, Any]) -> AsyncIterator[Engine]:
+    made = ENGINES[request.param](folder)
     await made.update_weights(weights_of(models[1], 1))
     yield made
     await made.close()
@@ -73,7 +78,7 @@ async def test_after_a_publish_an_engine_equals_a_fresh_one_loaded_from_the_save
 
 
 async def test_weights_replaced_in_mid_generation_stamp_every_token_with_the_version_that_drew_it(
-    engine: SteppedEngine, folder: Path, models: dict[int, Any]
+    engine: Engine, folder: Path, models: dict[int, Any]
 ) -> None:
     """The stamp is believed only if the token's log-probability is that version's, and no other's."""
     asked = requests(folder, PROMPTS * 4, name="mixed", max_tokens=80)
@@ -98,7 +103,7 @@ async def test_weights_replaced_in_mid_generation_stamp_every_token_with_the_ver
 
 
 async def test_later_requests_do_not_meet_the_prefixes_of_old_weights(
-    engine: SteppedEngine, folder: Path, models: dict[int, Any]
+    engine: Engine, folder: Path, models: dict[int, Any]
 ) -> None:
     prompt = ["12+34=" * 12]  # longer than a cache block, so that it is kept
     asked = requests(folder, prompt, name="prefix", temperature=0.0, max_tokens=8)
@@ -111,7 +116,7 @@ async def test_later_requests_do_not_meet_the_prefixes_of_old_weights(
 
 
 async def test_a_faulty_manifest_is_refused_whole_and_the_engine_serves_on(
-    engine: SteppedEngine, folder: Path, models: dict[int, Any]
+    engine: Engine, folder: Path, models: dict[int, Any]
 ) -> None:
     asked = requests(folder, PROMPTS, name="faulty", temperature=0.0, max_tokens=8)
     version, before = engine.version, await engine.generate(asked)
@@ -137,7 +142,7 @@ async def test_a_faulty_manifest_is_refused_whole_and_the_engine_serves_on(
 
 
 async def test_a_repeated_publish_does_nothing_and_one_version_never_names_two_weights(
-    engine: SteppedEngine, models: dict[int, Any]
+    engine: Engine, models: dict[int, Any]
 ) -> None:
     version = engine.version + 1
     await engine.update_weights(weights_of(models[1], version))
@@ -147,16 +152,17 @@ async def test_a_repeated_publish_does_nothing_and_one_version_never_names_two_w
     assert engine.version == version
 
 
-@pytest.mark.parametrize("kind", list(ENGINES))
+@pytest.mark.parametrize("kind", PARAMETERS)
 async def test_an_update_that_fails_half_way_poisons_the_engine(
     kind: str, folder: Path, models: dict[int, Any]
 ) -> None:
-    engine = ENGINES[kind](folder, MODEL, CONFIG, MODEL.context)
+    engine = ENGINES[kind](folder)
     await engine.update_weights(weights_of(models[1], 1))
     waiting = asyncio.create_task(engine.generate(requests(folder, PROMPTS, max_tokens=80)))
     await asyncio.sleep(0.02)
     strange = ("model.strange.weight", torch.zeros(2))
-    engine._core.shapes = {**engine._core.shapes, strange[0]: ((2,), "float32")}  # the model itself finds it, too late
+    holder = getattr(engine, "_core", engine)
+    holder.shapes = {**holder.shapes, strange[0]: ((2,), "float32")}  # only the model itself finds it, too late
     with pytest.raises(EngineError, match="must be restarted"):
         await engine.update_weights(pack([*models[2].named_parameters(), strange], 2))
     with pytest.raises(EngineError, match="must be restarted"):
@@ -166,7 +172,7 @@ async def test_an_update_that_fails_half_way_poisons_the_engine(
     await engine.close()
 
 
-async def test_a_cut_request_is_an_abort_not_an_error(engine: SteppedEngine, folder: Path) -> None:
+async def test_a_cut_request_is_an_abort_not_an_error(engine: Engine, folder: Path) -> None:
     asked = requests(folder, PROMPTS, name="abort", max_tokens=80)
     drawing = asyncio.create_task(engine.generate(asked))
     await asyncio.sleep(0.03)
