@@ -30,9 +30,8 @@ FREE_AREA: Final = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Trajectories that are attended to together: rows [start, start + count x width) of the padded slots."""
+    """Trajectories that are attended to together: count x width padded slots, after those of the stacks before."""
 
-    start: int
     count: int
     width: int
 
@@ -61,7 +60,7 @@ def plan_packing(lengths: Sequence[int], device: torch.device | str = "cpu") -> 
     rows: list[Tensor] = []
     for members in _stacked(order, lengths):
         width = lengths[members[0]]
-        stacks.append(Stack(sum(stack.count * stack.width for stack in stacks), len(members), width))
+        stacks.append(Stack(len(members), width))
         slot_T, size_S = torch.arange(width), torch.tensor([lengths[index] for index in members])
         row_ST = starts[torch.tensor(members)][:, None] + slot_T
         rows.append(torch.where(slot_T < size_S[:, None], row_ST, -1).flatten())
@@ -127,21 +126,20 @@ def packed_attention(
     dropout = float(kwargs.get("dropout") or 0.0)
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
         return _attend_varlen(rows_NHD, packing, scale, window)[None], None
-    padded_MHD = [_move(row, packing.pad_M, packing.unpad_N, None) for row in rows_NHD]
-    out_MHD = [_attend(padded_MHD, stack, scale, window, dropout) for stack in packing.stacks]
+    sizes = [stack.count * stack.width for stack in packing.stacks]
+    # split, not slices: its backward joins the parts once, where each slice's would fill all M slots with zeros
+    padded_MHD = [torch.split(_move(row, packing.pad_M, packing.unpad_N, None), sizes) for row in rows_NHD]
+    out_MHD = [
+        _attend(parts, stack, scale, window, dropout) for stack, *parts in zip(packing.stacks, *padded_MHD, strict=True)
+    ]
     joined = torch.cat(out_MHD) if out_MHD else rows_NHD[0]
     return _move(joined, packing.unpad_N, packing.pad_M, packing.empty_M)[None], None
 
 
-def _attend(
-    padded_MHD: Sequence[Tensor], stack: Stack, scale: float | None, window: int | None, dropout: float
-) -> Tensor:
+def _attend(parts: Sequence[Tensor], stack: Stack, scale: float | None, window: int | None, dropout: float) -> Tensor:
     """One stack: (S x T, H, D) in and out."""
     count, width = stack.count, stack.width
-    q, k, v = (
-        one[stack.start : stack.start + count * width].reshape(count, width, *one.shape[1:]).transpose(1, 2)
-        for one in padded_MHD
-    )
+    q, k, v = (one.reshape(count, width, *one.shape[1:]).transpose(1, 2) for one in parts)
     mask = None
     if window is not None and window < width:
         gap = torch.arange(width, device=q.device)[:, None] - torch.arange(width, device=q.device)

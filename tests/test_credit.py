@@ -1,6 +1,8 @@
 """Advantages against closed forms; unknown rewards are left out and named."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -116,3 +118,8 @@ def test_a_teacher_gap_without_its_views_is_refused() -> None:
         assign(TeacherGap(), [trajectory()])
     with pytest.raises(ValueError, match=r"'demo/1' has 3 trained tokens whose behavior or teacher .* unknown"):
         assign(TeacherGap(), [demonstration()], teacher_logps=[np.zeros(3, np.float32)])
+
+
+def test_the_host_side_needs_no_torch() -> None:
+    code = "import policies.arrow, policies.credit, policies.reduce, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

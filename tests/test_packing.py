@@ -145,6 +145,17 @@ def test_chunked_logprobs_equal_log_softmax_with_gradients(chunk: int | None, te
         torch.testing.assert_close(mine, want, atol=1e-5, rtol=1e-4)
 
 
+def test_nothing_of_tokens_by_vocabulary_is_kept_for_the_backward() -> None:
+    hidden, head, targets, _ = logits_case(size=64, vocabulary=500)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        token_logprobs(hidden, head, targets, chunk=8)
+    assert max(kept) == head.numel()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        (hidden @ head.T).log_softmax(-1)
+    assert max(kept) == 64 * 500  # what the plain way keeps
+
+
 def test_a_frozen_head_gets_no_gradient_and_no_tokens_are_fine() -> None:
     hidden, head, targets, _ = logits_case()
     token_logprobs(hidden, head.detach(), targets, chunk=2).logps_N.sum().backward()
