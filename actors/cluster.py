@@ -79,6 +79,7 @@ class Cluster:
             num_cpus=0,
             num_gpus=gpus,
             resources=steer,
+            scheduling_strategy="SPREAD",
             max_restarts=0,
             runtime_env={"env_vars": dict(env)},
         )

@@ -126,9 +126,9 @@ async def _consume(
     arrived = time.perf_counter()
     ports.ledger.add(state.step + 1, assembled.examples, stage.config.name)
     ledgered = time.perf_counter()
-    failpoint("loop.before_step")
+    failpoint(f"loop.before_step.{state.step + 1}")
     facts = await _train(stage, ports, assembled, plan)
-    failpoint("loop.after_step")
+    failpoint(f"loop.after_step.{state.step + 1}")
     trained_version, state.version = state.version, state.version + 1
     state.step, state.stage_step = state.step + 1, state.stage_step + 1
     published = await _publish(stage, ports, state)

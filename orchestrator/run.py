@@ -174,13 +174,13 @@ class Attempt:
     async def save(self) -> None:
         """Commit the run's state: ledger first, so that no checkpoint knows of a step that the ledger lost."""
         self.ledger.flush()
-        failpoint("run.before_checkpoint")
+        failpoint(f"run.before_checkpoint.{self.state.step}")
         with checkpoint.commit(self.directory.checkpoints, self.state.step) as folder:
             await self.parts.learner.save(folder)
             (folder / "state.json").write_text(json.dumps(asdict(self.state), indent=1))
         ends = accumulate(stage.steps for stage in self.pipeline.stages)
         checkpoint.prune(self.directory.checkpoints, self.pipeline.checkpoints.keep, protected={0, *ends})
-        failpoint("run.after_checkpoint")
+        failpoint(f"run.after_checkpoint.{self.state.step}")
 
     async def stages(self, restored: Path | None) -> None:
         """Every stage from where the state stands."""

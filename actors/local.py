@@ -1,0 +1,90 @@
+"""The same roles in one process, without Ray: the loop's ports over a torch engine, one learner rank and a verifier.
+
+For notebooks, tests and debugging: breakpoints work, and a step of a tiny model takes a tenth of a second.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from actors.config import Learner, Rollout
+from actors.facts import PublishFacts
+from actors.learner import LearnerRank
+from actors.sampler import SamplerReplica
+from actors.scorer import ScorerReplica
+from actors.sharding import StepFacts, split
+from policies.config import Model, Optimizer, Strand
+from policies.example import Example
+from policies.prompt import Prompt
+from policies.reduce import normalisers
+from policies.trajectory import Trajectory
+from verifiers.config import Verifier
+
+
+@dataclass(slots=True)
+class LocalParts:
+    """A sampler, a scorer, a learner and a publisher that share this process."""
+
+    sampler: SamplerReplica
+    scorer: "LocalScorer"
+    learner: "LocalLearner"
+
+    async def publish(self, version: int) -> PublishFacts:
+        """Hand the learner's weights to the engine."""
+        began = time.perf_counter()
+        await self.sampler.update_weights(self.learner.rank.export_weights(version))
+        return PublishFacts(version, time.perf_counter() - began)
+
+
+@dataclass(slots=True)
+class LocalScorer:
+    """One verifier."""
+
+    replica: ScorerReplica
+
+    async def score(self, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]) -> list[Trajectory]:
+        """The same trajectories with their scores, in order."""
+        asked = [prompts[one.prompt_id] for one in trajectories]
+        items = [(t.id, p.text, t.text, p.reference) for t, p in zip(trajectories, asked, strict=True)]
+        scores = await asyncio.to_thread(self.replica.score, items)
+        return [replace(one, scores=entries) for one, entries in zip(trajectories, scores, strict=True)]
+
+
+@dataclass(slots=True)
+class LocalLearner:
+    """One rank of bare torch."""
+
+    rank: LearnerRank
+    strands: tuple[Strand, ...] = ()
+
+    async def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None:
+        """New recipe, optimizer state and schedule; the weights stay."""
+        self.strands = tuple(strands)
+        self.rank.begin_stage(self.strands, optimizer, steps)
+
+    async def step(self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float]) -> StepFacts:
+        """One step of `updates` optimizer updates."""
+        shares = [update[0] for update in split(examples, updates, 1)]
+        counts = [normalisers(self.strands, share) for share in shares]
+        return await asyncio.to_thread(self.rank.step, shares, counts, coefficients, len(shares) > 1)
+
+    async def save(self, directory: Path) -> None:
+        """Model and training state under `directory`."""
+        self.rank.save(directory)
+
+    async def load(self, directory: Path) -> None:
+        """What `save` wrote."""
+        self.rank.load(directory)
+
+
+def local_parts(folder: Path, model: Model, verifier: Verifier, *, seed: int, threads: int = 1) -> LocalParts:
+    """Build every role in this process; `folder` is the model's, as `materialise` gives it."""
+    engine = Rollout(engine="torch", threads=threads)
+    learner = Learner(engine="torch", threads=threads)
+    return LocalParts(
+        SamplerReplica(str(folder), model, engine, model.context, "learner"),
+        LocalScorer(ScorerReplica(verifier)),
+        LocalLearner(LearnerRank(folder, model, learner, seed=seed)),
+    )
