@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -11,6 +11,14 @@ from policies.trajectory import FinishReason, Float32, Int32, Sampling
 
 Load = Literal["publish", "folder"]
 """Where an engine's first weights come from: the learner's publish, or the model folder's own files."""
+
+
+Call = Literal["init", "start", "update", "finish", "shutdown"]
+"""Of a weight transfer: vLLM's init_weight_transfer_engine, start_weight_update, update_weights and so on."""
+
+
+Transport = Literal["buffer", "nccl", "ipc"]
+"""How weights come to vLLM: one buffer through the object store, from GPU to GPU, or within one GPU."""
 
 
 class EngineError(RuntimeError):
@@ -125,6 +133,10 @@ class Engine(Protocol):
 
     async def update_weights(self, weights: Weights) -> None:
         """Replace the weights in place at a step boundary; requests in flight go on under the new version."""
+        ...
+
+    async def transfer(self, call: Call, payload: Any) -> None:
+        """One call of a weight transfer that the learner drives, for engines that have one."""
         ...
 
     async def score(self, sequences: Sequence[tuple[Int32, Int32]], top_k: int = 0) -> list[TokenScores]:

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 
 from actors.config import Rollout
-from actors.engine import Completion, Engine, Load, SampleRequest, TokenScores
+from actors.engine import Call, Completion, Engine, Load, SampleRequest, TokenScores
 from actors.weights import Weights
 from policies.config import Model
 from policies.trajectory import FinishReason, Int32, Origin, Producer, ScoreEntry, Trajectory
@@ -65,6 +65,10 @@ class SamplerReplica:
     async def update_weights(self, weights: Weights) -> None:
         """Replace the weights in place; requests in flight go on under the new version."""
         await self._engine.update_weights(weights)
+
+    async def transfer(self, call: Call, payload: Any) -> None:
+        """One call of a weight transfer that the learner drives (`actors.vllm_trainer`)."""
+        await self._engine.transfer(call, payload)
 
     async def score(self, sequences: Sequence[tuple[Int32, Int32]], top_k: int = 0) -> list[TokenScores]:
         """Log-probabilities of (context, tokens) pairs under the current weights."""

@@ -13,13 +13,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from actors.engine import Completion, EngineError, RequestError, SampleRequest, TokenScores, failed
-from actors.weights import Shapes, Weights, already_served, validate
+from actors.engine import Call, Completion, EngineError, RequestError, SampleRequest, TokenScores, failed
+from actors.weights import Shapes, Weights, already_served, compare, validate
 from policies.trajectory import Int32
 
 T = TypeVar("T")
@@ -60,6 +60,10 @@ class Core(Protocol):
         """Replace the weights; requests in flight go on with their keys and values computed afresh."""
         ...
 
+    def transfer(self, call: Call, payload: Any) -> None:
+        """One call of vLLM's weight-transfer control plane; RequestError where the core has none."""
+        ...
+
     def close(self) -> None:
         """Free the model."""
         ...
@@ -91,6 +95,8 @@ class SteppedEngine:
         self._calls: dict[str, _Call] = {}
         self._poison: Exception | None = None
         self._closing = False
+        self._held = False
+        """Between the start and the finish of a transfer the model is not whole: no step."""
         self._served: tuple[int, str] | None = None
         started: Future[Core] = Future()
         self._thread = threading.Thread(target=self._run, args=(make, started), name="engine-steps", daemon=True)
@@ -131,10 +137,19 @@ class SteppedEngine:
         await asyncio.to_thread(validate, weights, self._core.shapes)
         await self._ask(lambda: self._load(weights))
 
+    async def transfer(self, call: Call, payload: Any) -> None:
+        """One call of a weight transfer that the learner drives (`actors.vllm_trainer`).
+
+        `start` takes what will come as name -> (shape, dtype) and refuses all that does not fit the model; from then
+        until `finish`, which takes the version, requests are held and no step is made.
+        """
+        self._check()
+        await self._ask(lambda: self._transfer(call, payload))
+
     async def score(self, sequences: Sequence[tuple[Int32, Int32]], top_k: int = 0) -> list[TokenScores]:
         """Log-probabilities of (context, tokens) pairs under the current weights, at temperature 1."""
         self._check(needs_weights=True)
-        return await self._ask(lambda: self._core.score(sequences, top_k)) if sequences else []
+        return await self._ask(lambda: self._score(sequences, top_k)) if sequences else []
 
     async def abort(self, ids: Sequence[str]) -> None:
         """Stop these requests; their partial tokens come back with finish reason `abort`."""
@@ -173,15 +188,17 @@ class SteppedEngine:
         self._core = core
         started.set_result(core)
         while not self._closing:
-            steps = self._poison is None and core.busy()
-            for work, future in self._take(wait=not steps):
+            for work, future in self._take(wait=not self._may_step()):
                 self._do(work, future)
-            if steps:
+            if self._may_step():
                 self._do(self._step, Future())
         self._fail_all(EngineError("it was closed"))
         for work, future in self._take(wait=False):
             self._do(work, future)
         core.close()
+
+    def _may_step(self) -> bool:
+        return self._poison is None and not self._held and not self._closing and self._core.busy()
 
     def _take(self, *, wait: bool) -> Iterable[tuple[Callable[[], Any], "Future[Any]"]]:
         """Every job queued by now; with `wait`, at least one."""
@@ -225,6 +242,11 @@ class SteppedEngine:
             except RequestError as refusal:
                 self._deliver([failed(request.id, str(refusal))])
 
+    def _score(self, sequences: Sequence[tuple[Int32, Int32]], top_k: int) -> list[TokenScores]:
+        if self._held:
+            raise EngineError("the engine is receiving weights; score after the transfer")
+        return self._core.score(sequences, top_k)
+
     def _step(self) -> None:
         with _fatal("a step"):
             ended = self._core.step()
@@ -237,6 +259,15 @@ class SteppedEngine:
         with _fatal(f"the update to version {weights.manifest.version}"):
             self._core.load(weights)
         self._served = (weights.manifest.version, weights.manifest.checksum)
+
+    def _transfer(self, call: Call, payload: Any) -> None:
+        if call == "start":
+            compare(payload, self._core.shapes)
+            self._held = True
+        with _fatal(f"the weight transfer's {call}") if self._held else nullcontext():
+            self._core.transfer(call, payload)
+        if call == "finish":
+            self._held, self._served = False, None
 
     def _deliver(self, completions: Sequence[Completion]) -> None:
         for completion in completions:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.engine import Completion, Limits, Load, SampleRequest, TokenScores
+from actors.engine import Call, Completion, Limits, Load, RequestError, SampleRequest, TokenScores
 from actors.torch_sampling import draw
 from actors.torch_scoring import left_padded, positions, score_sequences
 from actors.weights import Shapes, Weights, needed, views
@@ -130,6 +130,10 @@ class TorchCore:
         for cohort in self._cohorts:
             cohort.cache = None
         self.version = weights.manifest.version
+
+    def transfer(self, call: Call, payload: Any) -> None:
+        """None: plain torch takes weights as a buffer."""
+        raise RequestError(f"the torch engine has no weight transfer to {call}; publish with update_weights")
 
     def close(self) -> None:
         """Drop the model."""

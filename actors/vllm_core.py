@@ -3,22 +3,20 @@
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any, assert_never
 
 import torch
 import torch._dynamo
 from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
+from vllm.engine.arg_utils import EngineArgs
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 from vllm.v1.engine import FinishReason as EngineFinish
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from actors.config import Rollout
-from actors.engine import Completion, Limits, Load, RequestError, SampleRequest, TokenScores
-from actors.vllm_parameters import Reader, engine_arguments, make_arguments, scores, scoring
+from actors.engine import Call, Completion, RequestError, SampleRequest, TokenScores
+from actors.vllm_parameters import Reader, Setup, engine_arguments, scores, scoring
 from actors.weights import Shapes, Weights, needed_by
-from policies.config import Model
-from policies.tokens import Tokenizer
 from policies.trajectory import Int32
 
 SET_NUM_THREADS, COMPILE_DISABLED = torch.set_num_threads, torch._dynamo.config.disable
@@ -51,21 +49,19 @@ class _Process:
 class VllmCore:
     """Adds, steps, aborts, scores and reloads one in-process `LLMEngine`; one thread only."""
 
-    def __init__(self, folder: Path, model: Model, config: Rollout, max_model_len: int, load: Load) -> None:
-        _Process.enter(compiles=bool(config.gpus))
-        self._engine = LLMEngine.from_engine_args(
-            make_arguments(engine_arguments(folder, model, config, max_model_len, load))
-        )
-        limits = Limits(max_model_len, self._engine.model_config.get_vocab_size())
-        self._reader = Reader(Tokenizer.load(folder), limits)
-        self.shapes: Shapes = needed_by(folder, model.dtype)
+    def __init__(self, setup: Setup) -> None:
+        _Process.enter(compiles=bool(setup.config.gpus))
+        self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(setup)))
+        self._reader = Reader.of(setup, self._engine.model_config.get_vocab_size())
+        self.shapes: Shapes = needed_by(setup.folder, setup.model.dtype)
         self.version = -1
         self._requests: dict[str, tuple[SampleRequest, str, float]] = {}
         """In flight: id -> (request, vLLM's own id, when it came)."""
         self._ended: list[Completion] = []
         """Ended while a score was being computed."""
-        self._engine.collective_rpc("init_weight_transfer_engine", args=({},))
-        if load == "folder":
+        if setup.transport == "buffer":
+            self.transfer("init", {})
+        if setup.load == "folder":
             self._serve(0)
 
     def add(self, request: SampleRequest) -> None:
@@ -117,12 +113,28 @@ class VllmCore:
         return [found[name] for name in lengths]
 
     def load(self, weights: Weights) -> None:
-        """Through vLLM's weight-transfer API, then forget every key and value that the old weights made."""
-        self._engine.collective_rpc("start_weight_update")
-        self._engine.collective_rpc("update_weights", args=({"weights": weights},))
-        self._engine.collective_rpc("finish_weight_update")
-        self._engine.reset_prefix_cache(reset_running_requests=True)
-        self._serve(weights.manifest.version)
+        """Through vLLM's weight-transfer API."""
+        self.transfer("start", None)
+        self.transfer("update", {"weights": weights})
+        self.transfer("finish", weights.manifest.version)
+
+    def transfer(self, call: Call, payload: Any) -> None:
+        """One call to vLLM's worker; `finish` also forgets every key and value that the old weights made."""
+        match call:
+            case "init":
+                self._engine.collective_rpc("init_weight_transfer_engine", args=(payload,))
+            case "start":
+                self._engine.collective_rpc("start_weight_update")
+            case "update":
+                self._engine.collective_rpc("update_weights", args=(payload,))
+            case "finish":
+                self._engine.collective_rpc("finish_weight_update")
+                self._engine.reset_prefix_cache(reset_running_requests=True)
+                self._serve(int(payload))
+            case "shutdown":
+                self._engine.collective_rpc("shutdown_weight_transfer_engine")
+            case _:
+                assert_never(call)
 
     def close(self) -> None:
         """Free model and cache; the last engine of a process also closes vLLM's process group."""

@@ -7,43 +7,54 @@ from typing import Any
 
 import numpy as np
 from vllm import SamplingParams
-from vllm.engine.arg_utils import EngineArgs
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
 from actors.config import Rollout
-from actors.engine import Completion, Limits, Load, RequestError, SampleRequest, TokenScores
-from actors.vllm_transfer import BACKEND, WorkerExtension
+from actors.engine import Completion, Limits, Load, RequestError, SampleRequest, TokenScores, Transport
+from actors.vllm_transfer import WorkerExtension
 from policies.config import Model
 from policies.tokens import Tokenizer
 from policies.trajectory import FinishReason, Float32, Int32, Sampling
 
 
-def engine_arguments(folder: Path, model: Model, config: Rollout, max_model_len: int, load: Load) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an engine is made from."""
+
+    folder: Path
+    model: Model
+    config: Rollout
+    max_model_len: int
+    load: Load
+    transport: Transport
+
+
+def engine_arguments(setup: Setup) -> dict[str, Any]:
     """Arguments of vLLM's engines, the same for the one in this process and the one in its own.
 
     On a CPU chunked prefill is off, since a per-request seed makes it fail there; blocks are 32 tokens, the least,
     so that short prompts are cached too; an explicit cache size and eager mode leave nothing to warm up.
     """
-    length = max_model_len + 1  # scoring a full context asks for one token more
+    config, length = setup.config, setup.max_model_len + 1  # scoring a full context asks for one token more
     shared = {
-        "model": str(folder),
-        "dtype": model.dtype,
+        "model": str(setup.folder),
+        "dtype": setup.model.dtype,
         "seed": config.seed,
         "max_model_len": length,
         "max_num_seqs": config.max_concurrent,
-        "load_format": "dummy" if load == "publish" else "auto",
+        "load_format": "dummy" if setup.load == "publish" else "auto",
         "logprobs_mode": "processed_logprobs",
         "max_logprobs": -1,
         "generation_config": "vllm",
         "disable_log_stats": True,
         "async_scheduling": False,
-        "weight_transfer_config": {"backend": BACKEND},
+        "weight_transfer_config": {"backend": setup.transport},
         "worker_extension_cls": f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}",
         "kv_cache_memory_bytes": config.kv_cache_bytes,
     }
     if config.gpus:
-        return shared
+        return shared | {"tensor_parallel_size": max(1, int(config.gpus))}
     return shared | {
         "block_size": 32,
         "enforce_eager": True,
@@ -52,17 +63,17 @@ def engine_arguments(folder: Path, model: Model, config: Rollout, max_model_len:
     }
 
 
-def make_arguments(arguments: dict[str, Any]) -> EngineArgs:
-    """Checked by vLLM."""
-    return EngineArgs(**arguments)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Reader:
     """The model's tokenizer and context: what turns requests into parameters and outputs into completions."""
 
     tokenizer: Tokenizer
     limits: Limits
+
+    @classmethod
+    def of(cls, setup: Setup, vocabulary: int) -> "Reader":
+        """Reads the folder's tokenizer."""
+        return cls(Tokenizer.load(setup.folder), Limits(setup.max_model_len, vocabulary))
 
     def drawing(self, request: SampleRequest) -> SamplingParams:
         """Parameters that draw one response and keep its tokens' log-probabilities."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, assert_never
 
 from vllm import SamplingParams
 from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
@@ -19,13 +20,10 @@ from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from actors.config import Rollout
-from actors.engine import Completion, EngineError, Limits, Load, RequestError, SampleRequest, TokenScores, failed
-from actors.vllm_parameters import Reader, engine_arguments, scores, scoring
+from actors.engine import Call, Completion, EngineError, RequestError, SampleRequest, TokenScores, failed
+from actors.vllm_parameters import Reader, Setup, engine_arguments, scores, scoring
 from actors.vllm_transfer import manifest_to
-from actors.weights import Shapes, Weights, already_served, needed_by, validate
-from policies.config import Model
-from policies.tokens import Tokenizer
+from actors.weights import Shapes, Weights, already_served, compare, needed_by, validate
 from policies.trajectory import Int32
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -34,14 +32,12 @@ SHARED_MEMORY = Path("/dev/shm")
 class ProcessEngine:
     """The `Engine` over `AsyncLLM`. Use it from one event loop."""
 
-    def __init__(self, folder: Path, model: Model, config: Rollout, max_model_len: int, load: Load) -> None:
-        arguments = engine_arguments(folder, model, config, max_model_len, load)
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
-        limits = Limits(max_model_len, self._engine.model_config.get_vocab_size())
-        self._reader = Reader(Tokenizer.load(folder), limits)
-        self.shapes: Shapes = needed_by(folder, model.dtype)
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(setup)))
+        self._reader = Reader.of(setup, self._engine.model_config.get_vocab_size())
+        self.shapes: Shapes = needed_by(setup.folder, setup.model.dtype)
         self.version = -1
-        self._load = load
         self._ready = False
         self._served: tuple[int, str] | None = None
         self._poison: Exception | None = None
@@ -82,7 +78,15 @@ class ProcessEngine:
             with self._fatal():
                 await self._replace(weights)
             self._served = (weights.manifest.version, weights.manifest.checksum)
-            self.version = weights.manifest.version
+
+    async def transfer(self, call: Call, payload: Any) -> None:
+        """One call of a weight transfer that the learner drives; requests are held from `start` to `finish`."""
+        await self._check()
+        if call == "start":
+            compare(payload, self.shapes)
+        with self._fatal():
+            await self._call(call, payload)
+        self._served = None if call == "finish" else self._served
 
     async def score(self, sequences: Sequence[tuple[Int32, Int32]], top_k: int = 0) -> list[TokenScores]:
         """Log-probabilities of (context, tokens) pairs under the current weights, at temperature 1."""
@@ -112,8 +116,9 @@ class ProcessEngine:
             raise self._failure() from self._poison
         if not self._ready:
             self._ready = True
-            await self._engine.init_weight_transfer_engine(WeightTransferInitRequest({}))
-            if self._load == "folder":
+            if self._setup.transport == "buffer":
+                await self._engine.init_weight_transfer_engine(WeightTransferInitRequest({}))
+            if self._setup.load == "folder":
                 await self._engine.update_weight_version("0")
                 self.version = 0
         if needs_weights and self.version < 0:
@@ -140,12 +145,27 @@ class ProcessEngine:
     async def _replace(self, weights: Weights) -> None:
         with tempfile.NamedTemporaryFile(dir=SHARED_MEMORY, prefix="braid-weights-") as file:
             await asyncio.to_thread(weights.buffer.tofile, file.name)
-            await self._engine.pause_generation(mode="keep", clear_cache=True)
-            await self._engine.start_weight_update()
-            update = {"path": file.name, "manifest": manifest_to(weights.manifest)}
-            await self._engine.update_weights(WeightTransferUpdateRequest(update))
-            await self._engine.finish_weight_update(weight_version=str(weights.manifest.version))
-            await self._engine.resume_generation()
+            await self._call("start", None)
+            await self._call("update", {"path": file.name, "manifest": manifest_to(weights.manifest)})
+            await self._call("finish", weights.manifest.version)
+
+    async def _call(self, call: Call, payload: Any) -> None:
+        match call:
+            case "init":
+                await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(payload))
+            case "start":
+                await self._engine.pause_generation(mode="keep", clear_cache=True)
+                await self._engine.start_weight_update()
+            case "update":
+                await self._engine.update_weights(WeightTransferUpdateRequest(payload))
+            case "finish":
+                await self._engine.finish_weight_update(weight_version=str(payload))
+                self.version = int(payload)
+                await self._engine.resume_generation()
+            case "shutdown":
+                await self._engine.shutdown_weight_transfer_engine()
+            case _:
+                assert_never(call)
 
     @contextmanager
     def _fatal(self) -> Iterator[None]:

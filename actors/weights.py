@@ -105,6 +105,19 @@ def validate(weights: Weights, expected: Shapes) -> None:
         raise ManifestError("\n  ".join([f"{head}; the engine keeps its weights:", *faults]))
 
 
+def compare(offered: Shapes, expected: Shapes) -> None:
+    """Raise `ManifestError` unless a transfer offers exactly what the model needs; all faults are named at once."""
+    faults = [f"{name}: missing" for name in expected if name not in offered]
+    for name, (shape, dtype) in offered.items():
+        wanted = expected.get(name)
+        if wanted is None:
+            faults.append(f"{name}: not a parameter of this model")
+        elif (tuple(shape), dtype) != wanted:
+            faults.append(f"{name}: {dtype}{list(shape)}, the model needs {wanted[1]}{list(wanted[0])}")
+    if faults:
+        raise ManifestError("\n  ".join(["transfer refused; the engine keeps its weights:", *faults]))
+
+
 def already_served(weights: Weights, served: tuple[int, str] | None) -> bool:
     """Whether these are the (version, checksum) an engine has; ValueError if one version would name two weights."""
     version, digest = weights.manifest.version, weights.manifest.checksum

@@ -23,7 +23,7 @@ from engine_parts import (
 )
 
 from actors.config import Rollout
-from actors.engine import Engine, EngineError
+from actors.engine import Call, Engine, EngineError, Transport
 from actors.torch_engine import torch_engine
 from actors.vllm_engine import vllm_engine
 from actors.weights import ManifestError, Weights, pack
@@ -178,3 +178,42 @@ async def test_a_cut_request_is_an_abort_not_an_error(engine: Engine, folder: Pa
     await asyncio.sleep(0.03)
     await engine.abort([request.id for request in asked])
     assert {c.finish_reason for c in await drawing} <= {FinishReason.ABORT, FinishReason.STOP}
+
+
+async def test_a_transport_needs_the_device_it_is_for(folder: Path) -> None:
+    with pytest.raises(ValueError, match="transport nccl needs a GPU"):
+        vllm_engine(folder, MODEL, CONFIG, MODEL.context, transport="nccl")
+
+
+@pytest.mark.parametrize("transport", ["buffer", pytest.param("ipc", marks=pytest.mark.gpu)])
+async def test_the_learner_drives_a_transfer_through_vllms_own_interface(
+    transport: Transport, folder: Path, models: dict[int, Any]
+) -> None:
+    from actors.vllm_trainer import PolicySource, Publisher, ReplicaClient
+
+    gpu = {"gpus": 1, "isolation": "process"} if transport == "ipc" else {}
+    engine = vllm_engine(folder, MODEL, CONFIG.model_copy(update=gpu), MODEL.context, transport=transport)
+    model = models[2].to("cuda" if gpu else "cpu")
+    loop = asyncio.get_running_loop()
+
+    def replica(call: Call, payload: Any) -> None:
+        asyncio.run_coroutine_threadsafe(engine.transfer(call, payload), loop).result(60)
+
+    source = PolicySource(model)
+    publisher = Publisher(transport, ReplicaClient([replica], source), source)
+    await asyncio.to_thread(publisher.open)
+    await asyncio.to_thread(publisher.publish, 1)
+    asked = requests(folder, PROMPTS * 2, temperature=0.0, max_tokens=60)
+    drawing = asyncio.create_task(engine.generate(asked))
+    await asyncio.sleep(0.05)
+    await asyncio.to_thread(publisher.publish, 2)  # the same weights: held requests go on as if nothing had been
+    assert engine.version == 2
+    model = model.cpu()
+    for request, completion in zip(asked, await drawing, strict=True):
+        oracle = reference_logps(model, request.context, completion.tokens)
+        np.testing.assert_allclose(completion.logps, chosen(oracle, completion.tokens), atol=1e-4)
+    with pytest.raises(ManifestError, match="missing"):
+        await engine.transfer("start", {"model.norm.weight": ((128,), "float32")})
+    assert len(await engine.generate(requests(folder, PROMPTS, name="after", max_tokens=4))) == len(PROMPTS)
+    publisher.close()
+    await engine.close()
