@@ -133,8 +133,8 @@ def _config(zero_stage: int, half: bool) -> dict[str, Any]:
 
 
 def _initialize(root: _Root, adam: torch.optim.AdamW, config: dict[str, Any]) -> Any:
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if next(root.parameters()).device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
     import deepspeed.ops
 

@@ -89,7 +89,7 @@ class LearnerRank:
     ) -> StepFacts:
         """One optimizer update for each of `updates`, this rank's shares; `normalisers` are global, one each.
 
-        `compute_old`: recompute every example's old log-probabilities before the first update; without it, the
+        `compute_old`: recompute the old log-probabilities that strands read before the first update; without it, the
         current ones stand in. Returns the facts of the whole step, the same on every rank but for `seconds`.
         """
         started = time.perf_counter()
@@ -129,8 +129,9 @@ class LearnerRank:
         return facts
 
     def _with_old(self, updates: Sequence[Sequence[Example]]) -> list[list[Example]]:
-        """The same examples with the learner's log-probabilities as they are now."""
-        flat = [example for share in updates for example in share]
+        """The same examples, with the learner's log-probabilities as they are now where a strand reads them."""
+        reads = [step.reads_old(strand) for strand in self._in_stage().strands]
+        flat = [example for share in updates for example in share if reads[example.strand]]
         pairs = [(example.trajectory.train_context, example.trajectory.tokens) for example in flat]
         parts = step.plan_sequences(pairs, self._config.micro_batch_tokens)
         old = [example.trajectory.behavior_logps for example in flat]  # right for an empty response: no token, no value
@@ -147,15 +148,18 @@ class LearnerRank:
         with torch.no_grad():
             for index in range(self._most(len(parts))):
                 self._backend.forward(_bound(score, index))
-        known = iter(replace(example, old_logps=one) for example, one in zip(flat, old, strict=True))
-        return [[next(known) for _ in share] for share in updates]
+        known = iter(old)
+        return [[replace(e, old_logps=next(known)) if reads[e.strand] else e for e in share] for share in updates]
 
     # ------------------------------------------------------------ weights and state
 
     def export_weights(self, version: int) -> Weights:
-        """The policy as engines load it: Hugging Face names, adapters merged, tied weights once. All ranks call it."""
+        """The policy as engines load it: Hugging Face names, adapters merged, tied weights once.
+
+        All ranks call it, for stage 3 gathers; the ranks after the first return empty ones, which no engine accepts.
+        """
         with self._backend.gathered():
-            return pack(models.merged_state(self._model), version)
+            return pack(models.merged_state(self._model) if self._rank == 0 else (), version)
 
     def save(self, directory: Path) -> None:
         """directory/model (a Hugging Face folder, by rank 0) and directory/learner (every rank's state, no pickle)."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from policies.attention import packed_hidden
 from policies.batch import TrajectoryBatch, collate, plan_micro_batches, slots
-from policies.config import Strand
+from policies.config import Point, Strand
 from policies.example import Example
 from policies.logprobs import token_logprobs
 from policies.objective import Evaluation, evaluate_logps
@@ -44,6 +44,13 @@ class Objective:
     coefficients: Mapping[str, float]
     old_is_current: bool
     """The step is one update: where an example has no old log-probabilities, the current ones stand in."""
+
+
+def reads_old(strand: Strand) -> bool:
+    """Whether a term looks at the learner's log-probabilities before the step's first update."""
+    weights = {weight.kind for term in strand.terms for weight in term.weights}
+    ratios = any(isinstance(term.kernel, Point) and term.kernel.denominator == "old" for term in strand.terms)
+    return ratios or bool(weights & {"truncated_importance", "masked_importance"})
 
 
 def plan(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:

@@ -146,7 +146,7 @@ def result(scenario: dict[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:
     return weights, json.loads((out / "facts.json").read_text())
 
 
-def spawn(folder: Path, scenarios: list[dict[str, Any]], deadline: float = 180.0) -> None:
+def spawn(folder: Path, scenarios: list[dict[str, Any]], deadline: float = 280.0) -> None:
     """Run scenarios of one world size, one after the other; AssertionError with a rank's own words if one fails."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -15,14 +15,14 @@ from actors.learner import LearnerRank
 from actors.sharding import merge_facts, split
 from actors.weights import views
 from policies.attention import PACKED
-from policies.config import Lora, Optimizer, Schedule, TinyModel
+from policies.config import Lora, Optimizer, Schedule, TinyModel, TokenWeight
 from policies.model_folder import materialise
 from policies.models import backbone_and_head, build, merged_state
 from policies.reduce import normalisers
 from policies.schedule import learning_rate
-from policies.step import Policy, logprobs_only
+from policies.step import Policy, logprobs_only, reads_old
 from policies.trajectory import Preference
-from tests.learner_world import STRANDS, TINY, example, examples, result, run
+from tests.learner_world import REINFORCE, STRANDS, TINY, example, examples, result, run
 
 ENGINES: dict[str, dict[str, Any]] = {
     "torch": {"engine": "torch"},
@@ -150,6 +150,13 @@ def test_old_log_probabilities_are_those_before_the_first_update(folder: Path):
     alone.begin_stage(STRANDS, Optimizer(learning_rate=3e-2), steps=4)
     first = alone.step([batch], denominators[:1], {}, compute_old=False).by_strand["reinforce"]
     assert (first["ratio_max"], first["clip_share"]) == (1.0, 0.0)
+
+
+def test_old_log_probabilities_are_recomputed_only_where_a_term_reads_them():
+    corrected = REINFORCE.terms[1].model_copy(update={"weights": (TokenWeight(kind="truncated_importance"),)})
+    assert [reads_old(strand) for strand in STRANDS] == [False, True]
+    assert not reads_old(REINFORCE.model_copy(update={"terms": REINFORCE.terms[1:]}))
+    assert reads_old(REINFORCE.model_copy(update={"terms": (corrected,)}))
 
 
 def test_log_probabilities_without_gradient_equal_a_plain_forward(folder: Path):
