@@ -150,7 +150,7 @@ class Point(Strict):
 
     kind: Literal["point"] = "point"
     denominator: Literal["current", "one", "old", "behavior"] = "old"
-    """current: exp(c - sg c), pure likelihood gradient; one: the probability itself; old; behavior (true importance)."""
+    """current: exp(c - sg c), the pure likelihood gradient; one: the probability itself; old; behavior: importance."""
     level: Literal["token", "geometric"] = "token"
     """geometric: the sequence's mean log-ratio (GSPO)."""
     shape: Shape = Clip()
