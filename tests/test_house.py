@@ -23,6 +23,7 @@ BASES = {
     *("Protocol", "Generic", "BaseModel", "Strict", "StrEnum", "IntEnum", "NamedTuple", "TypedDict"),
     *("nn.Module", "torch.nn.Module", "Function", "autograd.Function", "torch.autograd.Function"),
     *("WeightTransferEngine", "WeightTransferInitInfo", "WeightTransferUpdateInfo"),
+    *("WeightSource", "TrainerInitInfo", "TrainerWeightTransferEngine"),
     *("yaml.SafeLoader", "yaml.SafeDumper", "jinja2.ext.Extension", "torch.optim.AdamW"),
 }
 """What a class may inherit from, besides exceptions and a shared config record; last, libraries' extension points."""

@@ -13,7 +13,7 @@ import policies
 from policies.config import GroupCredit
 from policies.trajectory import ScoreEntry
 from tests import oracles
-from tests.test_losses import RECIPES, agree, parts_agree
+from tests.loss_cases import RECIPES, agree, parts_agree
 from tests.test_trajectory import trajectory
 
 MODULES = (
