@@ -92,6 +92,12 @@ class Cluster:
         ray.kill(actor.handle, no_restart=True)
         self.actors = [other for other in self.actors if other is not actor]
 
+    def keep_logs(self, folder: Path) -> None:
+        """Copy what the private cluster's processes said, before they and their folder go."""
+        if self.temporary is not None:
+            logs = self.temporary / "session_latest" / "logs"
+            shutil.copytree(logs, folder, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+
     def stop(self) -> None:
         """End this run's actors and leave the cluster; a cluster that the run started ends with it."""
         for actor in self.actors:

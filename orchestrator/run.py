@@ -90,6 +90,9 @@ class Attempt:
             )
             await self.demonstrate(hold)
             await self.stages(restored)
+        except BaseException:
+            hold.keep_logs(self.directory.root / "logs")
+            raise
         finally:
             hold.stop()
 
