@@ -123,7 +123,7 @@ def _ports(parts: build.Parts, inputs: build.Inputs, config: Pipeline, ledger: R
 
 def _spawn_floor(hold: cluster.Cluster, config: Pipeline, inputs: build.Inputs) -> tuple[cluster.Actor, cluster.Actor]:
     rollout, learner, model = config.resources.rollout, config.resources.learner, config.model
-    count = 1 if model.kind == "tiny" else build.threads(rollout.threads, rollout.replicas)
+    count = build.threads(rollout.threads, rollout.replicas, model)
     engine = hold.spawn(
         BareEngine,
         str(inputs.folder),
@@ -135,7 +135,7 @@ def _spawn_floor(hold: cluster.Cluster, config: Pipeline, inputs: build.Inputs) 
         index=0,
         env=vllm_environment(count),
     )
-    count = build.threads(learner.threads, learner.replicas)
+    count = build.threads(learner.threads, learner.replicas, model)
     trainer = hold.spawn(
         BareTrainer,
         str(inputs.folder),
