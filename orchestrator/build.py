@@ -27,8 +27,14 @@ from policies.model_folder import materialise
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
 
-QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""Nothing a run starts reaches for a hub or reports home."""
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""Nothing a run starts reaches for a hub or reports home, and threads that wait do not take a core from the others."""
 
 SCORER_GRACE = 15.0
 """Seconds past the scorer's own time-out, which gives back the verdicts that were ready; ours would lose them all."""
