@@ -37,6 +37,9 @@ class SampleRequest:
     context: Int32
     sampling: Sampling
     seed: int
+    prompt_id: str = ""
+    group_id: str = ""
+    """Lineage that the trajectory will carry; the engine does not read it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

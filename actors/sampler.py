@@ -44,7 +44,7 @@ class SamplerReplica:
         return self._engine.version
 
     async def generate(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
-        """One trajectory for each request, in order; `prompt_id` and `group_id` are for the caller to fill.
+        """One trajectory for each request, in order, with the request's lineage.
 
         A request that cannot be drawn comes back without tokens, finish reason `error`, and a score named `rollout`
         whose reason says why.
@@ -117,8 +117,8 @@ def trajectory(request: SampleRequest, completion: Completion, model: str, versi
     reason = ScoreEntry("rollout", float("nan"), None, "error", completion.reason, scorer="engine")
     return Trajectory(
         id=request.id,
-        prompt_id="",
-        group_id="",
+        prompt_id=request.prompt_id,
+        group_id=request.group_id,
         producer=Producer.ROLLOUT,
         model=model,
         version=int(completion.versions[0]) if tokens else version,

@@ -1,6 +1,6 @@
 """Braid's step beside its floor: the same shapes in the same run, alternating, as ratios.
 
-    python -m benchmarks.step [--model tiny|PATH] [--rounds 8]
+    python -m benchmarks.step [--model tiny|PATH] [--dtype float32] [--rounds 8]
 
 Each round: one whole Braid step (generate, score, credit, ledger, train, publish: the real loop and actors), then the
 floor on the shapes that this very step drew: vLLM's `LLM.generate` of exactly those lengths, and a plain padded torch
@@ -34,8 +34,8 @@ from orchestrator.run_directory import RunDirectory, environment
 from policies.arrow import from_table
 
 
-def pipeline(model: str) -> Pipeline:
-    """GRPO at the size asked for: 32 x 8 short responses at tiny size, 8 x 8 of a real model otherwise."""
+def pipeline(model: str, dtype: str = "float32") -> Pipeline:
+    """GRPO at the size asked for: 32 x 8 short responses at tiny size, 4 x 8 of a real model otherwise."""
     tiny = model == "tiny"
     prompts: dict[str, Any] = (
         {"kind": "arithmetic", "digits": [3]}
@@ -45,7 +45,7 @@ def pipeline(model: str) -> Pipeline:
     return Pipeline.model_validate(
         {
             "name": "bench",
-            "model": {"kind": "tiny"} if tiny else {"kind": "hf", "path": model, "context": 192, "dtype": "bfloat16"},
+            "model": {"kind": "tiny"} if tiny else {"kind": "hf", "path": model, "context": 192, "dtype": dtype},
             "prompts": {"train": prompts},
             "demonstrations": None,
             "resources": {"learner": {"engine": "torch"}},
@@ -54,7 +54,7 @@ def pipeline(model: str) -> Pipeline:
                     "name": "bench",
                     "recipe": {"kind": "grpo", "rollouts": 8},
                     "steps": 1,
-                    "prompts_per_step": 32 if tiny else 8,
+                    "prompts_per_step": 32 if tiny else 4,
                     "sampling": {"max_tokens": 32},
                 }
             ],
@@ -177,10 +177,11 @@ def main() -> None:
     """Measure, print, and write JSON when asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny", help="tiny, or a Hugging Face folder")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of a real model")
     parser.add_argument("--rounds", type=int, default=8, help="rounds; the first is warm-up")
     parser.add_argument("--json", type=Path, help="write the figures here")
     asked = parser.parse_args()
-    config = pipeline(asked.model)
+    config = pipeline(asked.model, asked.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         directory = RunDirectory.create(Path(scratch) / "bench", "", environment())
         found = asyncio.run(rounds(config, directory, asked.rounds))

@@ -1,6 +1,6 @@
 """Supervision to examples: route each group, give credit, attach the views that the strands ask for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from orchestrator.plan import needs
 from policies.config import GroupCredit, Strand
 from policies.credit import assign
 from policies.example import Example
-from policies.trajectory import Float32, Int32, Trajectory, reward
+from policies.trajectory import Float32, Int32, reward
 
 TEACHER_TOP_K = 32
 """Teacher tokens kept for a divergence; the rest goes into the tail bucket."""
@@ -79,54 +79,65 @@ async def assemble(
     teacher: FrozenModel | None,
 ) -> Assembled:
     """Examples in group order. Views are asked for once, over every trajectory of the strands that need them."""
-    members: list[tuple[Member, Group]] = []
-    dropped: list[Dropped] = []
+    groups, dropped = [], []
     for group in collected.groups:
         kept, lost = usable(strands, group)
+        groups.append(kept)
         dropped += lost
-        members += [(member, kept) for member in kept.members]
+    members = [member for group in groups for member in group.members]
     references = await _views(strands, members, reference, wants_reference)
     teachers = await _views(strands, members, teacher, wants_teacher)
-    examples = []
-    for index, (member, group) in enumerate(members):
-        strand, one = strands[member.strand], member.trajectory
-        of_teacher = teachers.get(index)
-        examples.append(
-            Example(
-                trajectory=one,
-                strand=member.strand,
-                advantages=_advantages(strand, group, one, of_teacher),
-                reference_logps=references[index].logps if index in references else None,
-                teacher_logps=of_teacher.logps if of_teacher else None,
-                teacher_topk_ids=of_teacher.topk_ids if of_teacher else None,
-                teacher_topk_logps=of_teacher.topk_logps if of_teacher else None,
-            )
-        )
+    advantages = {name: own for group in groups for name, own in _credited(strands, group, teachers).items()}
+    examples = [_example(member, advantages, references, teachers) for member in members]
     return Assembled(tuple(examples), tuple(dropped))
 
 
-def _advantages(strand: Strand, group: Group, one: Trajectory, teacher: TokenScores | None) -> Float32:
-    """The member's own advantages; its group, of all strands, forms the statistics."""
-    if isinstance(strand.credit, GroupCredit):
-        everyone = [member.trajectory for member in group.members]
-        return assign(strand.credit, everyone).advantages[[other.id for other in everyone].index(one.id)]
-    view = None if teacher is None else [teacher.logps]
-    return assign(strand.credit, [one], teacher_logps=view).advantages[0]
+def _example(
+    member: Member,
+    advantages: Mapping[str, Float32],
+    references: Mapping[str, TokenScores],
+    teachers: Mapping[str, TokenScores],
+) -> Example:
+    one = member.trajectory
+    of_teacher = teachers.get(one.id)
+    return Example(
+        trajectory=one,
+        strand=member.strand,
+        advantages=advantages[one.id],
+        reference_logps=references[one.id].logps if one.id in references else None,
+        teacher_logps=of_teacher.logps if of_teacher else None,
+        teacher_topk_ids=of_teacher.topk_ids if of_teacher else None,
+        teacher_topk_logps=of_teacher.topk_logps if of_teacher else None,
+    )
+
+
+def _credited(strands: Sequence[Strand], group: Group, teachers: Mapping[str, TokenScores]) -> dict[str, Float32]:
+    """Each member's advantages by its own strand's credit; the whole group, of all strands, forms the statistics."""
+    found: dict[str, Float32] = {}
+    for index in {member.strand for member in group.members}:
+        credit = strands[index].credit
+        own = {member.trajectory.id for member in group.members if member.strand == index}
+        compared = isinstance(credit, GroupCredit)
+        judged = [one.trajectory for one in group.members if compared or one.trajectory.id in own]
+        views = [teachers[one.id].logps if one.id in teachers else None for one in judged]
+        given = assign(credit, judged, teacher_logps=views).advantages
+        found |= {one.id: values for one, values in zip(judged, given, strict=True) if one.id in own}
+    return found
 
 
 async def _views(
     strands: Sequence[Strand],
-    members: Sequence[tuple[Member, Group]],
+    members: Sequence[Member],
     model: FrozenModel | None,
     wants: Callable[[Strand], bool],
-) -> dict[int, TokenScores]:
-    """Index of a member -> what the frozen model says of its tokens, for the strands that want it."""
-    chosen = [index for index, (member, _) in enumerate(members) if wants(strands[member.strand])]
+) -> dict[str, TokenScores]:
+    """Trajectory id -> what the frozen model says of its tokens, for the strands that want it."""
+    chosen = [member for member in members if wants(strands[member.strand])]
     if not chosen:
         return {}
     if model is None:
         raise ValueError("a strand reads a frozen model that was never started; the plan should have named it")
-    records = [members[index][0].trajectory for index in chosen]
-    top_k = TEACHER_TOP_K if any(wants_top_k(strands[members[index][0].strand]) for index in chosen) else 0
+    records = [member.trajectory for member in chosen]
+    top_k = TEACHER_TOP_K if any(wants_top_k(strands[member.strand]) for member in chosen) else 0
     scores = await model.logprobs([one.train_context for one in records], [one.tokens for one in records], top_k)
-    return dict(zip(chosen, scores, strict=True))
+    return {one.id: score for one, score in zip(records, scores, strict=True)}

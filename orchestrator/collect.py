@@ -94,9 +94,8 @@ class Collector:
         written = await self.sampler.generate(requests) if requests else []
         generated = time.perf_counter()
         groups, missing = self._given(stage, strands, shared, step)
-        for trajectory, (strand, prompt, group) in zip(written, owners, strict=True):
-            filled = replace(trajectory, prompt_id=prompt.id, group_id=group)
-            groups.setdefault(group, []).append(Member(filled, strand))
+        for trajectory, strand in zip(written, owners, strict=True):
+            groups.setdefault(trajectory.group_id, []).append(Member(trajectory, strand))
         scored = await self._score(strands, groups)
         return Collected(
             step=step,
@@ -114,7 +113,7 @@ class Collector:
 
     def _requests(
         self, stage: Stage, strands: Sequence[Strand], shared: Sequence[Prompt], step: int
-    ) -> tuple[list[SampleRequest], list[tuple[int, Prompt, str]]]:
+    ) -> tuple[list[SampleRequest], list[int]]:
         config = stage.sampling
         sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_tokens, config.stop)
         requests, owners = [], []
@@ -125,8 +124,9 @@ class Collector:
                     continue
                 for draw in range(strand.source.per_prompt):
                     name = f"{group}/{strand.name}-{draw}"
-                    requests.append(SampleRequest(name, prompt.tokens, sampling, seed_for(self.seed, name)))
-                    owners.append((index, prompt, group))
+                    seed = seed_for(self.seed, name)
+                    requests.append(SampleRequest(name, prompt.tokens, sampling, seed, prompt.id, group))
+                    owners.append(index)
         return requests, owners
 
     def _given(

@@ -17,7 +17,7 @@ class Sampler(Protocol):
     """Writes responses with the newest published policy."""
 
     async def generate(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
-        """Trajectories in the order asked; ids are the requests'. group/prompt ids are filled by the caller."""
+        """Trajectories in the order asked, with the requests' ids and lineage."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from actors.engine import SampleRequest
@@ -27,10 +27,7 @@ class Prober:
     async def probe(self, sampling: SamplingConfig) -> list[dict[str, Any]]:
         """A row for each response. The seeds are those of every other probe of the run, so that probes compare."""
         requests = [request for prompt in self.prompts for request in self._requests(prompt, sampling)]
-        owners = [prompt.id for prompt in self.prompts for _ in range(1 + self.config.samples)]
-        written = await self.sampler.generate(requests)
-        named = [replace(one, prompt_id=owner) for one, owner in zip(written, owners, strict=True)]
-        scored = await self.scorer.score(named, self.by_id)
+        scored = await self.scorer.score(await self.sampler.generate(requests), self.by_id)
         return [self._row(one) for one in scored]
 
     def _requests(self, prompt: Prompt, sampling: SamplingConfig) -> Iterable[SampleRequest]:
@@ -38,7 +35,7 @@ class Prober:
             temperature = self.config.temperature if draw >= 0 else 0.0
             decoding = Sampling(temperature, 1.0, -1, sampling.max_tokens, sampling.stop)
             name = f"probe/{prompt.id}/{'greedy' if draw < 0 else draw}"
-            yield SampleRequest(name, prompt.tokens, decoding, seed_for(self.seed, name))
+            yield SampleRequest(name, prompt.tokens, decoding, seed_for(self.seed, name), prompt.id)
 
     def _row(self, one: Trajectory) -> dict[str, Any]:
         outcome = next((score for score in one.scores if score.name == "reward"), None)

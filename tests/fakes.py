@@ -67,7 +67,10 @@ class FakeSampler:
         if len(self.calls) - 1 == self.dies_at:
             raise RuntimeError("the sampler fell over")
         await asyncio.sleep(self.pause)
-        return [trajectory(one.id, version=self.version, seed=one.seed) for one in requests]
+        return [
+            trajectory(one.id, version=self.version, seed=one.seed, prompt_id=one.prompt_id, group_id=one.group_id)
+            for one in requests
+        ]
 
 
 @dataclass
