@@ -48,6 +48,7 @@ def pipeline(model: str, dtype: str = "float32") -> Pipeline:
             "model": {"kind": "tiny"} if tiny else {"kind": "hf", "path": model, "context": 192, "dtype": dtype},
             "prompts": {"train": prompts},
             "demonstrations": None,
+            "verifier": {"kind": "answer"} if tiny else {"kind": "reasoning_gym", "dataset": "chain_sum"},
             "resources": {"learner": {"engine": "torch"}},
             "stages": [
                 {
