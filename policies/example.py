@@ -9,7 +9,7 @@ from policies.trajectory import Float32, Int32, Trajectory
 class Example:
     """A trajectory, the strand that reads it, its per-token advantages, and log-probability views where asked for.
 
-    T = len(trajectory.tokens); K = the teacher's top-k. A view that nobody asked for is None.
+    T = len(trajectory.tokens); K = the top-k; H = a frozen model's hidden size. A view that nobody asked for is None.
     """
 
     trajectory: Trajectory
@@ -27,3 +27,21 @@ class Example:
     """[T, K]"""
     teacher_topk_logps: Float32 | None = None
     """[T, K]"""
+    reference_topk_ids: Int32 | None = None
+    """[T, K]"""
+    reference_topk_logps: Float32 | None = None
+    """[T, K]"""
+    teacher_hidden: Float32 | None = None
+    """[T, H] the teacher's last hidden states, for divergences over the whole vocabulary."""
+    reference_hidden: Float32 | None = None
+    """[T, H]"""
+    old_entropy: Float32 | None = None
+    """[T] of the learner's next-token distribution at the start of the step."""
+    old_values: Float32 | None = None
+    """[T] a scalar head's outputs at the start of the step."""
+    targets: Float32 | None = None
+    """[T] what a scalar head should say at each token (returns, step labels); NaN where nothing is asked."""
+    part: Int32 | None = None
+    """[T] which part (turn, step) of the response each token is of; -1 for none."""
+    unit: str = ""
+    """Examples of one unit are never parted over micro-batches and ranks; empty: its preference set, if it has one."""

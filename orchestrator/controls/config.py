@@ -1,4 +1,4 @@
-"""Config of controls: what decides shares before a step and routes groups after they are scored."""
+"""Config of controls: what decides shares and contexts before a step and routes groups after they are scored."""
 
 from typing import Annotated, Literal
 
@@ -34,12 +34,130 @@ class Mixture(Strict):
     floor: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
+class Bernoulli(Strict):
+    """Each step is `strand`'s with this probability, else `against`'s (GKD's lambda); the coin is the run's seed's."""
+
+    kind: Literal["bernoulli"] = "bernoulli"
+    strand: str
+    against: str
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
 class ZeroVariance(Strict):
     """What becomes of a group whose rewards are all equal: a group baseline finds no difference in it to learn from."""
 
     kind: Literal["zero_variance"] = "zero_variance"
-    action: Literal["keep", "drop"] = "keep"
-    """keep: its tokens still count in the normaliser (GRPO); drop: it never reaches the learner (no redraw)."""
+    action: Literal["keep", "drop", "redraw"] = "keep"
+    """keep: its tokens still count in the normaliser (GRPO); drop: it never reaches the learner; redraw: other prompts
+    are drawn in its place, at most `rounds` times, then it is dropped (DAPO's dynamic sampling)."""
+    rounds: Annotated[int, Field(ge=1)] = 3
 
 
-Control = Annotated[Constant | Mixture | ZeroVariance, Field(discriminator="kind")]
+class Gate(Strict):
+    """Per prompt, by how many of `strand`'s responses passed: at most `at_most`, and the group's members of `strand` are
+    dropped and `otherwise`'s train; else the reverse (HPT)."""
+
+    kind: Literal["gate"] = "gate"
+    strand: str
+    otherwise: str
+    at_most: Annotated[int, Field(ge=0)] = 0
+
+
+class Buffer(Strict):
+    """Prompts of which at most `at_most` of `watch`'s responses passed wait in a buffer; once it holds `size`, the next
+    step trains `strand` on them alone, `watch` resting (ReLIFT)."""
+
+    kind: Literal["buffer"] = "buffer"
+    watch: str
+    strand: str
+    size: Annotated[int, Field(ge=1)] = 128
+    at_most: Annotated[int, Field(ge=0)] = 0
+
+
+class Ladder(Strict):
+    """A group of `strand` that all failed is drawn again with a hint of level 1, 2 ... `levels`, until one passes.
+
+    The hint is the level's share of the prompt's demonstration; the source's `behavior` template places it.
+    """
+
+    kind: Literal["ladder"] = "ladder"
+    strand: str
+    levels: Annotated[int, Field(ge=1)] = 3
+    replace: Literal["all", "one"] = "all"
+    """all: the hinted group takes the failed one's place (SAGE); one: one hinted success replaces one failure
+    (Scaf-GRPO)."""
+    full: bool = False
+    """Whether the last level is the whole demonstration, or stops short of it by one part."""
+
+
+class Prefix(Strict):
+    """How much of the demonstration a source with `prefix` starts from, in `segments` equal parts.
+
+    cosine: the expected share falls from `high` to `low` over `over` steps, then 0; the parts are drawn binomially (UFT).
+    fixed: always `high`. bisect: per prompt, up when every response failed, down when every one passed (BREAD).
+    """
+
+    kind: Literal["prefix"] = "prefix"
+    strand: str
+    schedule: Literal["cosine", "fixed", "bisect"] = "cosine"
+    low: Annotated[float, Field(ge=0, le=1)] = 0.05
+    high: Annotated[float, Field(ge=0, le=1)] = 0.95
+    over: Annotated[int, Field(ge=1)] = 300
+    segments: Annotated[int, Field(ge=1)] = 5
+
+
+class Scaffold(Strict):
+    """The share of the rubric's criteria that a prompt shows: response i of n gets (n-1-i)/(n-1), times
+    1 / (1 + exp(steepness (progress - midpoint))) (RuscaRL, arXiv 2508.16949)."""
+
+    kind: Literal["scaffold"] = "scaffold"
+    strand: str
+    steepness: Annotated[float, Field(gt=0)] = 125.0
+    midpoint: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+
+class StartWhen(Strict):
+    """`strand` rests until a fact of the last step first reaches `at_least` (ExGRPO: the batch's solve rate 0.35)."""
+
+    kind: Literal["start_when"] = "start_when"
+    strand: str
+    fact: str = "accuracy"
+    at_least: float = 0.35
+
+
+class Freeze(Strict):
+    """In steps that train `strand` alone, the share of parameters that the other steps moved most stays as it is
+    (MIFO, arXiv 2510.04454)."""
+
+    kind: Literal["freeze"] = "freeze"
+    strand: str
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Weight of the earlier movement when new movement is added; 0 remembers the last steps alone."""
+
+
+class Anneal(Strict):
+    """A strand's coefficient falls from `start` to `end` along a line over `over` steps (ExPO's beta)."""
+
+    kind: Literal["anneal"] = "anneal"
+    strand: str
+    start: Annotated[float, Field(ge=0)] = 1.0
+    end: Annotated[float, Field(ge=0)] = 0.0
+    over: Annotated[int, Field(ge=1)] = 100
+
+
+Control = Annotated[
+    Constant
+    | Mixture
+    | Bernoulli
+    | ZeroVariance
+    | Gate
+    | Buffer
+    | Ladder
+    | Prefix
+    | Scaffold
+    | StartWhen
+    | Freeze
+    | Anneal,
+    Field(discriminator="kind"),
+]

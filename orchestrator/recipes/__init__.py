@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.controls import strands_of
 from orchestrator.notation import parse
+from orchestrator.recipes.arithmetic import arithmetic
 from orchestrator.recipes.schema import Citation, Labels, Parameter, Recipe, RecipeFile, parameter_model
 from policies.bad_input import BadInput, near, refuse
 from policies.config import Strand
@@ -36,19 +37,24 @@ def load(name: str, **overrides: Any) -> Recipe:
     """The recipe with its parameters filled in: BadInput for an unknown name, ValidationError for a bad parameter."""
     source = file(name)
     values = parameter_model(source).model_validate(overrides).model_dump()
-    filled = _filled(source.model_dump(include={"strands", "controls", "teacher"}), values)
-    about = source.model_dump(include={"name", "summary", "citation", "labels"})
+    filled = _filled(source.model_dump(include=COMPOSED, exclude_none=True), values)
+    about = source.model_dump(include={"name", "summary", "citation", "labels", "notes"})
     recipe = Recipe.model_validate({**about, **_without_idle_terms(filled), "parameters": values})
     refuse(tuple(_faults(recipe)))
     return recipe
 
 
+COMPOSED = {"strands", "controls", "teacher", "teachers", "refresh", "restart", "head", "learners"}
+"""The parts of a recipe file in which parameters stand."""
+
 _ABSENT = object()
 
 
 def _filled(node: Any, values: dict[str, Any]) -> Any:
-    """`node` with `$name` replaced, and without the mappings whose `when` is false."""
+    """`node` with `$name` and `$(arithmetic)` replaced, and without the mappings whose `when` is false."""
     match node:
+        case str() if node.startswith("$("):
+            return arithmetic(node, values)
         case str() if node.startswith("$"):
             return values[node[1:]]
         case dict():

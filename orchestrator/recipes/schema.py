@@ -5,12 +5,12 @@ from typing import Any, Literal
 from pydantic import Field, create_model
 
 from orchestrator.controls.config import Control
-from policies.config import Strand, Strict
+from policies.config import Optimizer, Strand, Strict
 
-Scalar = bool | int | float | str
-Type = Literal["int", "float", "bool", "str", "path"]
+Scalar = bool | int | float | str | dict[str, str]
+Type = Literal["int", "float", "bool", "str", "path", "paths"]
 
-_PYTHON: dict[Type, type] = {"int": int, "float": float, "bool": bool, "str": str, "path": str}
+_PYTHON: dict[Type, type] = {"int": int, "float": float, "bool": bool, "str": str, "path": str, "paths": dict[str, str]}
 
 
 class Citation(Strict):
@@ -49,6 +49,29 @@ class Parameter(Strict):
         return self.default is None
 
 
+class Refresh(Strict):
+    """When a frozen model gets the learner's weights again."""
+
+    kind: Literal["fixed", "every", "average", "best"] = "fixed"
+    """fixed: never after the stage's start; every: each `every` steps; average: after each step a share `rate` of the
+    learner's weights is mixed in (an exponential moving average); best: when a probe's accuracy is the stage's best."""
+    every: int = Field(default=1, ge=1)
+    rate: float = Field(default=0.05, gt=0, le=1)
+
+
+class CoLearner(Strict):
+    """A further learner with a scalar head, trained in every step on the records of the policy's strands."""
+
+    name: str
+    role: Literal["critic", "reward"]
+    """critic: its values reach credit `gae`; reward: its score is the reward (GAD's discriminator)."""
+    strands: tuple[Strand, ...] = Field(min_length=1)
+    """Each bears the name of the policy's strand whose records it reads; its source is that strand's."""
+    optimizer: Optimizer = Optimizer()
+    warmup: int = Field(default=0, ge=0)
+    """Steps in which it trains alone, before the policy does."""
+
+
 class RecipeFile(Strict):
     """A recipe file: parameters, and strands and controls in which `$name` stands for a parameter's value.
 
@@ -59,8 +82,15 @@ class RecipeFile(Strict):
     summary: str
     citation: Citation
     labels: Labels
+    notes: tuple[str, ...] = ()
+    """What is not verified, and where the defaults come from when they are not the paper's."""
     parameters: dict[str, Parameter] = Field(default_factory=dict)
     teacher: str | None = None
+    teachers: str | None = None
+    refresh: dict[str, Any] | None = None
+    restart: str | bool = False
+    head: Literal["language", "scalar"] = "language"
+    learners: tuple[dict[str, Any], ...] = ()
     strands: tuple[dict[str, Any], ...] = Field(min_length=1)
     controls: tuple[dict[str, Any], ...] = ()
 
@@ -76,8 +106,18 @@ class Recipe(Strict):
     """Every parameter's value, defaults included."""
     strands: tuple[Strand, ...] = Field(min_length=1)
     controls: tuple[Control, ...] = ()
+    notes: tuple[str, ...] = ()
     teacher: str | None = None
-    """Folder of the model that the teacher's log-probabilities come from."""
+    """Folder of the model that the teacher's log-probabilities come from; `self` is the policy as the stage finds it."""
+    teachers: dict[str, str] = Field(default_factory=dict)
+    """Prompt family -> folder of its teacher, in place of `teacher`; the family `*` is everybody else's."""
+    refresh: Refresh = Refresh()
+    """Of the teacher `self`, or of the reference where there is none."""
+    restart: bool = False
+    """Whether the stage's weights start from the run's first ones, once its data are prepared (STaR, ReST-EM)."""
+    head: Literal["language", "scalar"] = "language"
+    """scalar: the stage trains a reward model: the model's head gives one number."""
+    learners: tuple[CoLearner, ...] = ()
 
 
 def parameter_model(file: RecipeFile) -> type[Strict]:
