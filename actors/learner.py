@@ -34,6 +34,7 @@ from policies.example import Example
 from policies.failpoints import failpoint
 from policies.reduce import Normalisers
 from policies.schedule import learning_rate
+from policies.sequences import plan_sequences
 from policies.step import Objective, Policy
 
 COLLECTIVE_DEADLINE = timedelta(minutes=30)
@@ -133,7 +134,7 @@ class LearnerRank:
         reads = [step.reads_old(strand) for strand in self._in_stage().strands]
         flat = [example for share in updates for example in share if reads[example.strand]]
         pairs = [(example.trajectory.train_context, example.trajectory.tokens) for example in flat]
-        parts = step.plan_sequences(pairs, self._config.micro_batch_tokens)
+        parts = plan_sequences(pairs, self._config.micro_batch_tokens)
         old = [example.trajectory.behavior_logps for example in flat]  # right for an empty response: no token, no value
 
         def score(index: int) -> Tensor:

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -30,15 +30,23 @@ BENT_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 """Config keys of models that do more than multiply to get logits."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+Head = Literal["language", "scalar"]
+"""What stands on the backbone: next-token logits, or one number for each token that was read."""
 
-def build(folder: Path, model: TinyModel | HfModel, seed: int, *, attention: str = "sdpa") -> nn.Module:
-    """The causal language model of a folder, in evaluation mode, in the config's dtype.
+
+def build(
+    folder: Path, model: TinyModel | HfModel, seed: int, *, attention: str = "sdpa", head: Head = "language"
+) -> nn.Module:
+    """The model of a folder, in evaluation mode, in the config's dtype: a causal one, or with a scalar head.
 
     Weights come from the folder's safetensors; where it has none they are drawn from `seed`, in float32 and on the
-    CPU, so that every rank and every dtype starts at the same values. `attention` is transformers' name of it.
+    CPU, so that every rank and every dtype starts at the same values. `attention` is transformers' name of it. A scalar
+    head is the folder's own where that holds a sequence classifier of one label, else it is drawn from the seed.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if head == "scalar":
+        return _build_scalar(folder, model, seed, attention)
     dtype, given = DTYPES[model.dtype], {"attn_implementation": attention}
     if any(folder.glob("*.safetensors")):
         return _settled(
@@ -51,6 +59,52 @@ def build(folder: Path, model: TinyModel | HfModel, seed: int, *, attention: str
         torch.manual_seed(seed)
         drawn = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **given)
     return _settled(drawn.to(dtype))
+
+
+def _build_scalar(folder: Path, model: TinyModel | HfModel, seed: int, attention: str) -> nn.Module:
+    """The folder's backbone, as `build` gives it, under a (1, H) head: a sequence classifier of one label."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    dtype, given = DTYPES[model.dtype], {"attn_implementation": attention}
+    if classifies(folder):
+        return _settled(
+            AutoModelForSequenceClassification.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True, **given
+            )
+        )
+    causal: Any = build(folder, model, seed, attention=attention)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config.num_labels = 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        drawn: Any = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, **given)
+        # small beside hidden states of size 1 each: the first scores are near 0, and the backbone has a gradient
+        nn.init.normal_(_scalar_head(drawn).weight, std=1.0 / (drawn.config.hidden_size + 1))
+    drawn = drawn.to(dtype)
+    drawn.base_model.load_state_dict(causal.base_model.state_dict())
+    return _settled(drawn)
+
+
+def classifies(folder: Path) -> bool:
+    """Whether the folder holds a sequence classifier; ValueError where that has more than one label."""
+    config = read_json(folder / "config.json")
+    kinds = config.get("architectures") or [""]
+    if not str(kinds[0]).endswith("ForSequenceClassification") or not any(folder.glob("*.safetensors")):
+        return False
+    labels = len(config.get("id2label", {0: "", 1: ""}))  # transformers' default is two
+    if labels != 1:
+        raise ValueError(f"model.path: {folder} classifies into {labels} labels; a scalar head has num_labels 1")
+    return True
+
+
+def is_scalar(model: nn.Module) -> bool:
+    """Whether the model has a scalar head in place of the next token's logits."""
+    return _scalar_head(plain(model)) is not None
+
+
+def _scalar_head(inner: nn.Module) -> Any:
+    """The layer of a sequence classifier that gives its score; None for a language model."""
+    return getattr(inner, "score", None)
 
 
 def _settled(model: Any) -> nn.Module:
@@ -81,6 +135,8 @@ def attach_lora(model: nn.Module, lora: Lora, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted: nn.Module = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    if is_scalar(adapted):  # a new head has nothing to adapt
+        _scalar_head(plain(adapted)).weight.requires_grad_()
     return adapted.eval()
 
 
@@ -92,17 +148,17 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 def backbone_and_head(model: nn.Module) -> tuple[nn.Module, nn.Parameter]:
-    """The decoder that gives hidden states, and the (V, H) matrix that makes logits of them.
+    """The decoder that gives hidden states, and the (V, H) matrix that makes logits of them; (1, H) for a scalar head.
 
     ValueError for a model whose logits are not that product alone.
     """
     inner: Any = plain(model)
-    head = inner.get_output_embeddings()
+    head = _scalar_head(inner) if is_scalar(model) else inner.get_output_embeddings()
     bent = [key for key in BENT_LOGITS if getattr(inner.config, key, None) not in (None, 1, 1.0)]
     if bent or getattr(head, "bias", None) is not None:
         why = bent[0] if bent else "a bias in the output head"
         raise ValueError(f"model.path: {type(inner).__name__} has {why}, which the learner does not know; use another")
-    return inner.get_decoder(), head.weight
+    return inner.base_model if is_scalar(model) else inner.get_decoder(), head.weight
 
 
 # ---------------------------------------------------------------- out
@@ -145,7 +201,11 @@ def _sum(weight: Tensor, delta: Tensor) -> Tensor:
 
 def save_hf(model: nn.Module, source: Path, directory: Path) -> None:
     """Write `directory` as transformers and vLLM load it: config and tokenizer of `source`, weights of `model`."""
-    write_folder(merged_state(model), read_json(source / "config.json"), directory)
+    config = read_json(source / "config.json")
+    if is_scalar(model):  # transformers counts a config's labels by their names
+        names = {"id2label": {"0": "score"}, "label2id": {"score": 0}}
+        config |= {"architectures": [type(plain(model)).__name__], **names}
+    write_folder(merged_state(model), config, directory)
     copy_tokenizer(source, directory)
 
 

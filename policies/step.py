@@ -18,13 +18,18 @@ from policies.example import Example
 from policies.logprobs import token_logprobs
 from policies.objective import Evaluation, evaluate_logps
 from policies.reduce import Normalisers
+from policies.scalar_head import trained_outputs
+from policies.sequences import packed_row, plan_sequences
 from policies.slots import PolicyView
 from policies.trajectory import Float32, Int32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """A model as the step sees it: hidden states out of `backbone`, logits out of `head_VH`."""
+    """A model as the step sees it: hidden states out of `backbone`, logits out of `head_VH`.
+
+    A scalar head is (1, H): its outputs stand in the place of log-probabilities.
+    """
 
     backbone: nn.Module
     head_VH: nn.Parameter
@@ -33,6 +38,11 @@ class Policy:
     def device(self) -> torch.device:
         """Where the batches go."""
         return self.head_VH.device
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the head gives one number in place of logits."""
+        return self.head_VH.shape[0] == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +75,7 @@ def evaluate_part(policy: Policy, examples: Sequence[Example], objective: Object
     """One micro-batch's share of the update's loss; the shares of all parts and ranks sum to the whole."""
     batch = collate(examples, pad_id=0, packed=True, device=policy.device)
     slots_N, part = batch.trained()
-    hidden_NH = packed_hidden(policy.backbone, batch, slots_N)
-    ids = part.teacher_topk_ids_BTK
-    found = token_logprobs(
-        hidden_NH, policy.head_VH, part.tokens_BT[0], topk_ids_NK=None if ids is None else ids[0].long()
-    )
-    view = PolicyView(
-        logps_BT=found.logps_N[None],
-        entropy_BT=found.entropy_N[None],
-        topk_logps_BTK=None if found.topk_logps_NK is None else found.topk_logps_NK[None],
-    )
+    view = _scalar_view(policy, examples, objective) if policy.scalar else _language_view(policy, batch, slots_N, part)
     return evaluate_logps(
         objective.strands,
         part,
@@ -85,11 +86,29 @@ def evaluate_part(policy: Policy, examples: Sequence[Example], objective: Object
     )
 
 
+def _language_view(policy: Policy, batch: TrajectoryBatch, slots_N: Tensor, part: TrajectoryBatch) -> PolicyView:
+    """Log-probabilities and entropy at the trained slots, and what the terms read beside them."""
+    hidden_NH = packed_hidden(policy.backbone, batch, slots_N)
+    ids = part.teacher_topk_ids_BTK
+    found = token_logprobs(
+        hidden_NH, policy.head_VH, part.tokens_BT[0], topk_ids_NK=None if ids is None else ids[0].long()
+    )
+    return found.as_row()
+
+
+def _scalar_view(policy: Policy, examples: Sequence[Example], objective: Objective) -> PolicyView:
+    """The scalar head's outputs at the trained slots."""
+    values_N = trained_outputs(policy.backbone, policy.head_VH, examples, objective.strands)
+    return PolicyView(logps_BT=values_N[None], scalar=True)
+
+
 def idle_loss(policy: Policy) -> Tensor:
     """Exactly 0, through every parameter: what a rank without examples runs while the others work."""
     one = np.zeros(1, np.int32)
-    batch, slots_N = _row([(one, one)], policy.device)
+    batch, slots_N = packed_row([(one, one)], policy.device)
     hidden_NH = packed_hidden(policy.backbone, batch, slots_N)
+    if policy.scalar:
+        return (hidden_NH @ policy.head_VH.T).sum() * 0.0
     return token_logprobs(hidden_NH, policy.head_VH, batch.tokens_BT[0, slots_N]).logps_N.sum() * 0.0
 
 
@@ -102,17 +121,12 @@ class Scored:
 
     logps: Float32
     """[T]"""
+    entropy: Float32
+    """[T] of the whole next-token distribution, in nats."""
     topk_ids: Int32 | None = None
     """[T, K], most likely first."""
     topk_logps: Float32 | None = None
     """[T, K]"""
-
-
-def plan_sequences(sequences: Sequence[tuple[Int32, Int32]], max_tokens: int) -> list[list[int]]:
-    """Indices of (context, tokens) pairs, in parts of at most `max_tokens` positions; empty responses left out."""
-    lengths = [len(context) + len(tokens) - 1 if len(tokens) else 0 for context, tokens in sequences]
-    parts = plan_micro_batches(lengths, max_tokens)
-    return [kept for part in parts if (kept := [index for index in part if lengths[index]])]
 
 
 def logprobs_only(
@@ -120,6 +134,7 @@ def logprobs_only(
 ) -> list[Scored]:
     """Log-probabilities of (context, tokens) pairs at temperature 1, in order, and those of the K likeliest tokens."""
     empty = Scored(
+        np.empty(0, np.float32),
         np.empty(0, np.float32),
         np.empty((0, top_k), np.int32) if top_k else None,
         np.empty((0, top_k), np.float32) if top_k else None,
@@ -134,50 +149,21 @@ def logprobs_only(
 @torch.no_grad()
 def score_part(policy: Policy, sequences: Sequence[tuple[Int32, Int32]], *, top_k: int = 0) -> list[Scored]:
     """`logprobs_only` in one forward pass."""
-    batch, slots_N = _row(sequences, policy.device)
+    batch, slots_N = packed_row(sequences, policy.device)
     hidden_NH = packed_hidden(policy.backbone, batch, slots_N)
     ids_NK = None if not top_k else _top_ids(hidden_NH, policy.head_VH, top_k)
     found = token_logprobs(hidden_NH, policy.head_VH, batch.tokens_BT[0, slots_N], topk_ids_NK=ids_NK)
     ends = np.cumsum([len(tokens) for _, tokens in sequences])[:-1]
     logps = np.split(found.logps_N.float().cpu().numpy(), ends)
+    entropy = np.split(found.entropy_N.float().cpu().numpy(), ends)
     if ids_NK is None or found.topk_logps_NK is None:
-        return [Scored(one) for one in logps]
+        return [Scored(*one) for one in zip(logps, entropy, strict=True)]
     ids = np.split(ids_NK.to(torch.int32).cpu().numpy(), ends)
     top = np.split(found.topk_logps_NK.float().cpu().numpy(), ends)
-    return [Scored(*one) for one in zip(logps, ids, top, strict=True)]
+    return [Scored(*one) for one in zip(logps, entropy, ids, top, strict=True)]
 
 
 def _top_ids(hidden_NH: Tensor, head_VH: Tensor, top_k: int) -> Tensor:
     """The K most likely tokens of each slot, by chunks of slots."""
     rows = max(1, 2**24 // head_VH.shape[0])
     return torch.cat([(part @ head_VH.T).topk(top_k, dim=-1).indices for part in torch.split(hidden_NH, rows)])
-
-
-def _row(sequences: Sequence[tuple[Int32, Int32]], device: torch.device) -> tuple[TrajectoryBatch, Tensor]:
-    """(context, tokens) pairs as one packed row, and the slots that predict their tokens."""
-    for context, tokens in sequences:
-        if not len(context) or not len(tokens):
-            raise ValueError(
-                f"a sequence of {len(context)} context and {len(tokens)} response tokens has no log-probability"
-            )
-    whole = [np.concatenate(pair) for pair in sequences]
-    lengths = [len(one) - 1 for one in whole]
-    starts = np.cumsum([0, *lengths])[:-1]
-    answers = [
-        start + np.arange(len(context) - 1, length)
-        for (context, _), start, length in zip(sequences, starts, lengths, strict=True)
-    ]
-
-    def row(parts: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(device)
-
-    tokens_T = row([one[1:] for one in whole])
-    batch = TrajectoryBatch(
-        tokens_BT=tokens_T[None],
-        mask_BT=torch.ones_like(tokens_T, dtype=torch.bool)[None],
-        sequence_BT=row([np.full(length, index) for index, length in enumerate(lengths)])[None],
-        inputs_BT=row([one[:-1] for one in whole])[None],
-        positions_BT=row([np.arange(length) for length in lengths])[None],
-        lengths=tuple(lengths),
-    )
-    return batch, row(answers)
