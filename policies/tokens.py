@@ -24,6 +24,9 @@ import tokenizers
 from policies.model_folder import read_json
 from policies.trajectory import Int32
 
+_ANSWER = "(the-answer-stands-here)"
+"""Marks where a response stands in a rendered conversation."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokenizer:
@@ -86,6 +89,23 @@ class Tokenizer:
     def response(self, text: str) -> Int32:
         """Tokens of a whole response: the text, then the end token."""
         return np.append(self.encode(text), np.int32(self.eos_id)).astype(np.int32)
+
+    def turn(self, text: str, *, ended: bool) -> Int32:
+        """Tokens between a response and the next one, when the user says `text`: what the chat template puts there.
+
+        `ended` says that the response holds its end token already. Without a chat template, the text as it is.
+        """
+        if self.template is None:
+            return self._encode(text, framed=False)
+        spoken = (("user", "?"), ("assistant", _ANSWER), ("user", text))
+        messages = [{"role": role, "content": content} for role, content in spoken]
+        rendered = self.template.render(messages=messages, add_generation_prompt=True, **self._template_names())
+        rest = rendered.partition(_ANSWER)[2]
+        end = str(self.codec.id_to_token(self.eos_id))
+        frame, found, _ = rest.partition(end)
+        if ended and found and text not in frame:
+            rest = rest[len(frame) + len(end) :]
+        return self._encode(rest, framed=False)
 
     def _template_names(self) -> dict[str, Any]:
         return {"tools": None, "documents": None, **self.special}

@@ -122,3 +122,18 @@ def test_loading_a_tokenizer_needs_neither_torch_nor_transformers(folder: Path):
         "sys.exit(bool({'torch', 'transformers', 'ray'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_second_turn_follows_the_response_as_the_chat_template_says(folder: Path, tmp_path: Path, ended: bool):
+    chat = Tokenizer.load(_with(folder, tmp_path / "chat", chat_template=TEMPLATE, bos_token="<pad>"))
+    said = [("user", "1+1="), ("assistant", "3"), ("user", "again")]
+    messages = [{"role": role, "content": content} for role, content in said]
+    assert chat.template is not None
+    whole = chat.template.render(messages=messages, add_generation_prompt=True, **chat.special)
+    answer = chat.response("3") if ended else chat.encode("3")
+    joined = np.concatenate([chat.prompt("1+1="), answer, chat.turn("again", ended=ended)])
+    # a response that ended did so without the blanks that this template has before the end token
+    assert chat.decode(joined, skip_special=False) == (whole.replace("3\n<eos>", "3<eos>") if ended else whole)
+    plain = Tokenizer.load(folder)
+    np.testing.assert_array_equal(plain.turn("again", ended=ended), plain.encode("again"))
