@@ -27,7 +27,13 @@ FLOATS: Final = frozenset(
         "reference_logps_BT",
         "teacher_logps_BT",
         "teacher_topk_logps_BTK",
+        "reference_topk_logps_BTK",
+        "teacher_hidden_BTH",
+        "reference_hidden_BTH",
         "advantages_BT",
+        "old_entropy_BT",
+        "old_values_BT",
+        "targets_BT",
     }
 )
 
@@ -54,12 +60,25 @@ class TrajectoryBatch:
     advantages_BT: Tensor | None = None
     teacher_topk_ids_BTK: Tensor | None = None
     teacher_topk_logps_BTK: Tensor | None = None
+    reference_topk_ids_BTK: Tensor | None = None
+    reference_topk_logps_BTK: Tensor | None = None
+    teacher_hidden_BTH: Tensor | None = None
+    """A frozen model's last hidden states at the slots, for divergences over the whole vocabulary."""
+    reference_hidden_BTH: Tensor | None = None
+    old_entropy_BT: Tensor | None = None
+    old_values_BT: Tensor | None = None
+    targets_BT: Tensor | None = None
+    """What a scalar head should say; NaN where nothing is asked."""
+    part_BT: Tensor | None = None
+    """Part (turn, step) of the response; -1 for none."""
     group_B: Tensor | None = None
     """Which group, numbered within the batch."""
     set_B: Tensor | None = None
     """Which preference set, numbered within the batch; -1 for none."""
     label_B: Tensor | None = None
     """1 chosen, 0 rejected; NaN for none."""
+    margin_B: Tensor | None = None
+    """The margin that the data state for a preference; NaN for none."""
     strand_B: Tensor | None = None
     """Index into the step's strands; None where there is but one strand."""
     sequence_BT: Tensor | None = None
@@ -109,7 +128,7 @@ class TrajectoryBatch:
             value = getattr(self, field.name)
             if field.name.endswith("_BT") and value is not None:
                 taken[field.name] = value.reshape(1, -1)[:, slots_N]
-            elif field.name.endswith("_BTK") and value is not None:
+            elif field.name.endswith(("_BTK", "_BTH")) and value is not None:
                 taken[field.name] = value.reshape(1, -1, value.shape[-1])[:, slots_N]
         taken["sequence_BT"] = self.trajectory_BT.reshape(1, -1)[:, slots_N]
         return replace(self, **taken, response_N=None)
@@ -128,7 +147,7 @@ class TrajectoryBatch:
         return slots_N, self.at(slots_N)
 
     def _check(self, name: str, value: Tensor, size: int) -> None:
-        if name.endswith("_BTK"):
+        if name.endswith(("_BTK", "_BTH")):
             want: tuple[int, ...] = (*self.tokens_BT.shape, value.shape[-1])
         elif name.endswith("_BT"):
             want = tuple(self.tokens_BT.shape)
@@ -153,7 +172,7 @@ def _type_fits(name: str, value: Tensor) -> bool:
         return value.dtype == torch.bool
     if name in FLOATS:
         return value.dtype.is_floating_point
-    if name == "label_B":
+    if name in ("label_B", "margin_B"):
         return True
     return not value.dtype.is_floating_point and value.dtype != torch.bool
 
@@ -237,6 +256,14 @@ _VIEWS: Final[dict[str, tuple[str, type[np.generic], float]]] = {
     "teacher_logps_BT": ("teacher_logps", np.float32, np.nan),
     "teacher_topk_ids_BTK": ("teacher_topk_ids", np.int64, 0),
     "teacher_topk_logps_BTK": ("teacher_topk_logps", np.float32, np.nan),
+    "reference_topk_ids_BTK": ("reference_topk_ids", np.int64, 0),
+    "reference_topk_logps_BTK": ("reference_topk_logps", np.float32, np.nan),
+    "teacher_hidden_BTH": ("teacher_hidden", np.float32, np.nan),
+    "reference_hidden_BTH": ("reference_hidden", np.float32, np.nan),
+    "old_entropy_BT": ("old_entropy", np.float32, np.nan),
+    "old_values_BT": ("old_values", np.float32, np.nan),
+    "targets_BT": ("targets", np.float32, np.nan),
+    "part_BT": ("part", np.int32, -1),
 }
 """Column -> (where an example holds it, its type, its value where there is none)."""
 
@@ -268,7 +295,7 @@ def _target_column(name: str, examples: Sequence[Example]) -> Array | None:
         return np.empty(0, dtype) if name in ("tokens_BT", "mask_BT") else None
     widths = {view.shape[1:] for view in known}
     if len(widths) > 1:
-        raise ValueError(f"Example.{path}: top-k differs within a batch: {sorted(one[0] for one in widths)}")
+        raise ValueError(f"Example.{path}: width differs within a batch: {sorted(one[0] for one in widths)}")
     width = next(iter(widths))
     parts: list[Array] = []
     for example, view in zip(examples, views, strict=True):
@@ -310,6 +337,7 @@ def _by_trajectory(examples: Sequence[Example]) -> dict[str, Tensor]:
         "group_B": _numbered([example.trajectory.group_id for example in examples]),
         "set_B": _numbered([None if one is None else one.set_id for one in preferences]),
         "label_B": torch.tensor([float("nan") if one is None else one.label for one in preferences]),
+        "margin_B": torch.tensor([float("nan") if one is None else one.margin for one in preferences]),
         "strand_B": torch.tensor([example.strand for example in examples], dtype=torch.int64),
     }
 

@@ -121,4 +121,4 @@ class Strand(Strict):
     source: Source
     credit: Credit = GroupCredit()
     terms: tuple[Term, ...]
-    """Empty where the trajectories serve their group alone: a greedy baseline, a first turn, a critique's correction."""
+    """Empty where the trajectories serve their group alone: a greedy baseline, a first turn, another's correction."""

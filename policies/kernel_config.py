@@ -86,13 +86,13 @@ class Set(Strict):
 
     kind: Literal["set"] = "set"
     link: Literal[
-        "logistic", "hinge", "square", "exponential", "robust", "nca", "sppo", "apo_zero", "apo_down", "exo", "discopop",
-        "aot", "odds", "kto", "bce", "value", "regression",
+        "logistic", "hinge", "square", "exponential", "robust", "nca", "sppo", "apo_zero", "apo_down", "exo",
+        "discopop", "aot", "aot_unpaired", "bco", "odds", "kto", "bce", "value", "regression",
     ] = "logistic"  # fmt: skip
     """Pairs: logistic -log sigmoid(z) (smoothed: smoothing); hinge; square (IPO, in score units); exponential (GPO);
-    robust (smoothed and debiased); nca; sppo (hard); apo_zero; apo_down; exo; discopop; aot (pairs by rank within the
-    whole step); odds: log-odds ratio of the two (ORPO, mean). Unary: kto; bce (label 1 or 0 against the score).
-    Tokens (score head): bce, value (clipped square error to the token's target), regression (square error)."""
+    robust (smoothed and debiased); nca; sppo (hard); apo_zero; apo_down; exo; discopop; bco; aot and aot_unpaired
+    (by rank within the whole step); odds: log-odds ratio of the two (ORPO, mean). Unary: kto; bce (label 1 or 0
+    against beta x score). Tokens (score head): bce, value (clipped square error to the token's target), regression (square error)."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     margin: float = 0.0
     row_margin: bool = False
@@ -111,7 +111,7 @@ class Set(Strict):
     tail: Annotated[float, Field(ge=0, le=1)] = 1.0
     """LD-DPO: weight of a response's tokens past the shorter one's length; 1 is no discount."""
     weighted: bool = False
-    """WPO (arXiv 2406.11827): each pair x how likely the policy finds both responses, detached, at most 1."""
+    """WPO (arXiv 2406.11827, eq. 2): each pair x how likely the policy was to write both responses, detached."""
     temperature: Annotated[float, Field(gt=0)] = 0.05
     """discopop alone."""
     desirable: Annotated[float, Field(gt=0)] = 1.0

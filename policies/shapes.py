@@ -6,7 +6,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from policies.config import Clip, Identity, Log, Saturate, Shape
+from policies.config import BoxCox, Clip, Identity, Log, Parabola, Saturate, Shape, SoftGate
 
 
 def value(shape: Shape, log_ratio_N: Tensor, advantages_N: Tensor) -> Tensor:
@@ -21,6 +21,14 @@ def value(shape: Shape, log_ratio_N: Tensor, advantages_N: Tensor) -> Tensor:
         case Saturate():
             # r / (r + gamma) as a sigmoid: no overflow where r is large
             return torch.sigmoid(log_ratio_N - math.log(shape.gamma)) * advantages_N
+        case BoxCox():
+            return box_cox(log_ratio_N, alpha=shape.alpha) * advantages_N
+        case Parabola():
+            ratio_N = log_ratio_N.exp()
+            return (ratio_N - 0.5 * ratio_N**2) * advantages_N
+        case SoftGate():
+            tau_N = torch.where(advantages_N > 0, shape.tau_positive, shape.tau_negative)
+            return torch.sigmoid(tau_N * (log_ratio_N.exp() - 1.0)) * (4.0 / tau_N) * advantages_N
         case _:
             assert_never(shape)
 
@@ -33,6 +41,11 @@ def clipped(log_ratio_N: Tensor, advantages_N: Tensor, *, low: float, high: floa
     if dual is None:
         return surrogate_N
     return torch.where(advantages_N < 0, torch.maximum(surrogate_N, dual * advantages_N), surrogate_N)
+
+
+def box_cox(log_ratio_N: Tensor, *, alpha: float) -> Tensor:
+    """(r^alpha - 1) / alpha, the logarithm at alpha 0 (arXiv 2510.00526, eq. 4): its coefficient is r^alpha."""
+    return log_ratio_N if alpha == 0 else torch.expm1(alpha * log_ratio_N) / alpha
 
 
 def cut(shape: Shape, log_ratio_N: Tensor, advantages_N: Tensor) -> Tensor:

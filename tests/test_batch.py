@@ -125,7 +125,7 @@ def test_examples_that_cannot_be_collated_are_named() -> None:
     with pytest.raises(ValueError, match=r"Example\.old_logps of 'run/7': 1 entries, expected 2"):
         collate([example(trajectory(2), old_logps=np.zeros(1, np.float32))], pad_id=0)
     one, two = (example(trajectory(2), teacher_topk_ids=np.zeros((2, k), np.int32)) for k in (2, 3))
-    with pytest.raises(ValueError, match=r"top-k differs within a batch: \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"width differs within a batch: \[2, 3\]"):
         collate([one, two], pad_id=0)
     with pytest.raises(ValueError, match="response_N is None"):
         replace(collate([one], pad_id=0), response_N=None).responses()
