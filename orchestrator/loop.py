@@ -21,7 +21,17 @@ from actors.sharding import StepFacts
 from orchestrator.assemble import Assembled, Dropped, FrozenModel, assemble
 from orchestrator.collect import Collected, Collector, Group
 from orchestrator.config import Stage
-from orchestrator.controls import Control, GroupStats, State, StepPlan, initial, plan_step, route_group
+from orchestrator.controls import (
+    Control,
+    GroupStats,
+    MemberStats,
+    Scope,
+    State,
+    StepPlan,
+    initial,
+    plan_step,
+    route_group,
+)
 from orchestrator.ports import Learner, Ledger, Publisher
 from orchestrator.step_facts import decision_row, metrics_row
 from policies.config import GroupCredit, Strand
@@ -120,7 +130,8 @@ async def _consume(
 ) -> None:
     """One step: route, credit, train, publish, remember."""
     kept, routed = _route(stage, state, collected)
-    plan = plan_step(stage.controls, state.controls, state.stage_step, state.facts)
+    scope = Scope(stage.config.steps, tuple(strand.name for strand in stage.strands))
+    plan = plan_step(stage.controls, state.controls, state.stage_step, state.facts, 0, scope)
     state.controls = list(plan.states)
     assembled = await assemble(stage.strands, kept, reference=ports.reference, teacher=ports.teacher)
     arrived = time.perf_counter()
@@ -160,12 +171,12 @@ def _route(stage: StageRun, state: RunState, collected: Collected) -> tuple[Coll
         if not any(isinstance(stage.strands[member.strand].credit, GroupCredit) for member in group.members):
             kept.append(group)  # imitation has no rewards to route by
             continue
-        stats = GroupStats(tuple(reward(member.trajectory) for member in group.members))
-        routings = route_group(stage.controls, state.controls, stats)
-        state.controls = [routing.state for routing in routings]
-        reasons = [routing.reason for routing in routings if routing.verdict == "drop"]
-        if reasons:
-            dropped.append(Dropped(group.id, "; ".join(reasons)))
+        stats = tuple(MemberStats(stage.strands[one.strand].name, reward(one.trajectory)) for one in group.members)
+        prompt = group.members[0].trajectory.prompt_id
+        states, routings = route_group(stage.controls, state.controls, GroupStats(group.id, prompt, stats))
+        state.controls = list(states)
+        if routings.verdict == "drop":
+            dropped.append(Dropped(group.id, "; ".join(routings.reasons)))
         else:
             kept.append(group)
     return replace(collected, groups=tuple(kept)), dropped

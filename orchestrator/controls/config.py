@@ -54,8 +54,8 @@ class ZeroVariance(Strict):
 
 
 class Gate(Strict):
-    """Per prompt, by how many of `strand`'s responses passed: at most `at_most`, and the group's members of `strand` are
-    dropped and `otherwise`'s train; else the reverse (HPT)."""
+    """Per prompt, by how many of `strand`'s responses passed: at most `at_most`, and the group's members of `strand`
+    are dropped and `otherwise`'s train; else the reverse (HPT)."""
 
     kind: Literal["gate"] = "gate"
     strand: str
@@ -93,8 +93,9 @@ class Ladder(Strict):
 class Prefix(Strict):
     """How much of the demonstration a source with `prefix` starts from, in `segments` equal parts.
 
-    cosine: the expected share falls from `high` to `low` over `over` steps, then 0; the parts are drawn binomially (UFT).
-    fixed: always `high`. bisect: per prompt, up when every response failed, down when every one passed (BREAD).
+    cosine: the expected share falls from `high` to `low` over `over` steps, then 0; the parts are drawn binomially
+    (UFT). fixed: always `high`, in whole parts, rounded down. bisect: per prompt, between `low` and `high` in whole
+    parts, from `low` up when every response failed, down when every one passed (BREAD).
     """
 
     kind: Literal["prefix"] = "prefix"

@@ -1,13 +1,41 @@
-"""Before a step: how much each strand counts, and why."""
+"""Before a step: how much each strand counts, what its contexts show, and why. One control at a time."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, assert_never
 
-from orchestrator.controls.config import Constant, Control, Mixture, ZeroVariance
+from orchestrator.controls import curves
+from orchestrator.controls.chance import uniform
+from orchestrator.controls.config import (
+    Anneal,
+    Bernoulli,
+    Buffer,
+    Constant,
+    Control,
+    Freeze,
+    Gate,
+    Ladder,
+    Mixture,
+    Prefix,
+    Scaffold,
+    StartWhen,
+    ZeroVariance,
+)
+from orchestrator.controls.hints import Hint, PrefixHint, ScaffoldHint, bounds, whole_parts
 
 State = Mapping[str, Any]
 """What a control remembers: JSON values alone."""
+
+
+class Moment(NamedTuple):
+    """When a decision is made, and what is known by then."""
+
+    step: int
+    """Counted from 0 in its stage."""
+    steps: int
+    """Of the stage."""
+    facts: Mapping[str, float]
+    """The last step's; empty at the first."""
+    seed: int
 
 
 class Decision(NamedTuple):
@@ -15,77 +43,156 @@ class Decision(NamedTuple):
 
     state: State
     coefficients: Mapping[str, float]
-    """Strand name -> factor; a strand that is absent keeps 1."""
+    """Strand name -> factor; a strand that is absent keeps 1. With 0 it rests: neither collected nor trained."""
     reason: str
     """A sentence for the ledger; empty when the control has no say before a step."""
-
-
-class StepPlan(NamedTuple):
-    """All controls' word on a step."""
-
-    states: tuple[State, ...]
-    coefficients: Mapping[str, float]
-    reasons: tuple[str, ...]
+    hints: Mapping[str, Hint] = {}
+    """Strand name -> what its contexts show."""
+    only_prompts: Mapping[str, tuple[str, ...]] = {}
+    """Strand name -> ids of the prompts that it trains on, and no others."""
 
 
 def initial(control: Control) -> State:
     """The state at the start of a stage."""
     match control:
-        case Constant() | Mixture():
-            return {}
         case ZeroVariance():
-            return {"kept": 0, "dropped": 0}
+            return {"kept": 0, "dropped": 0, "redrawn": 0}
+        case Buffer():
+            return {"waiting": []}
+        case Prefix():
+            return {"prompts": {}}
+        case StartWhen():
+            return {"since": None, "value": None}
+        case Constant() | Mixture() | Bernoulli() | Gate() | Ladder() | Scaffold() | Freeze() | Anneal():
+            return {}
         case _:
             assert_never(control)
 
 
 def strands_of(control: Control) -> tuple[str, ...]:
-    """Names of the strands whose coefficients the control sets."""
+    """Names of the strands that the control speaks of."""
     match control:
-        case Constant():
+        case Constant() | Anneal() | Ladder() | Prefix() | Scaffold() | StartWhen() | Freeze():
             return (control.strand,)
-        case Mixture():
+        case Mixture() | Bernoulli():
             return (control.strand, control.against)
+        case Gate():
+            return (control.strand, control.otherwise)
+        case Buffer():
+            return (control.watch, control.strand)
         case ZeroVariance():
             return ()
         case _:
             assert_never(control)
 
 
-def decide(control: Control, state: State, step: int, facts: Mapping[str, float]) -> Decision:
-    """What `control` says of step `step`, counted from 0 in its stage; `facts` are the last step's."""
+def decide(control: Control, state: State, now: Moment) -> Decision:
+    """What `control` says of the step, by itself; `plan_step` hears all of them."""
     match control:
-        case Constant():
-            reason = f"{control.strand} keeps coefficient {control.coefficient:g}"
-            return Decision(state, {control.strand: control.coefficient}, reason)
-        case Mixture():
-            mu, phase = _mixture(control, step)
-            reason = f"μ = {mu:.4g} on {control.strand}, {1 - mu:.4g} on {control.against}: {phase}"
-            return Decision({"mu": mu}, {control.strand: mu, control.against: 1.0 - mu}, reason)
-        case ZeroVariance():
+        case Constant() | Mixture() | Bernoulli() | Anneal():
+            return _share(control, state, now)
+        case StartWhen():
+            return _start(control, state, now)
+        case Prefix() | Scaffold():
+            return _context(control, state, now)
+        case Buffer():
+            return fire(control, state) if full(control, state) else wait(control, state)
+        case ZeroVariance() | Gate() | Ladder() | Freeze():
             return Decision(state, {}, "")
         case _:
             assert_never(control)
 
 
-def _mixture(control: Mixture, step: int) -> tuple[float, str]:
-    """mu at `step` (linear warm-up, cosine, floor) and the phase in words (CHORD, arXiv 2508.11408)."""
-    if step < control.warmup:
-        return control.peak * step / control.warmup, f"step {step} of {control.warmup} of the rise to {control.peak:g}"
-    gone = step - control.warmup
-    if gone >= control.decay:
-        return control.floor, f"step {step} is past the cosine; the floor is {control.floor:g}"
-    left = 0.5 * (1.0 + math.cos(math.pi * gone / control.decay))
-    phase = f"step {gone} of {control.decay} of the cosine from {control.peak:g} to {control.floor:g}"
-    return control.floor + (control.peak - control.floor) * left, phase
+def _share(control: Constant | Mixture | Bernoulli | Anneal, state: State, now: Moment) -> Decision:
+    match control:
+        case Constant():
+            factor = control.coefficient
+            return _told(state, {control.strand: factor}, f"{control.strand} keeps coefficient {factor:g}")
+        case Mixture():
+            mu, phase = curves.mixture(control, now.step)
+            reason = f"μ = {mu:.4g} on {control.strand}, {1 - mu:.4g} on {control.against}: {phase}"
+            return _told({"mu": mu}, {control.strand: mu, control.against: 1.0 - mu}, reason)
+        case Bernoulli():
+            coin = uniform(now.seed, "bernoulli", control.strand, control.against, now.step)
+            ours = coin < control.probability
+            winner, loser = (control.strand, control.against) if ours else (control.against, control.strand)
+            sign = "below" if ours else "not below"
+            reason = f"the step is {winner}'s: the coin {coin:.4g} is {sign} {control.probability:g}"
+            return _told(state, {loser: 0.0}, reason)
+        case Anneal():
+            factor, phase = curves.anneal(control, now.step)
+            return _told(state, {control.strand: factor}, f"{control.strand} has coefficient {factor:.4g}: {phase}")
+        case _:
+            assert_never(control)
 
 
-def plan_step(controls: Sequence[Control], states: Sequence[State], step: int, facts: Mapping[str, float]) -> StepPlan:
-    """Every control decides; where two scale one strand, their factors multiply."""
-    decisions = [decide(control, state, step, facts) for control, state in zip(controls, states, strict=True)]
-    coefficients: dict[str, float] = {}
-    for decision in decisions:
-        for strand, factor in decision.coefficients.items():
-            coefficients[strand] = coefficients.get(strand, 1.0) * factor
-    reasons = tuple(decision.reason for decision in decisions if decision.reason)
-    return StepPlan(tuple(decision.state for decision in decisions), coefficients, reasons)
+def _told(state: State, coefficients: Mapping[str, float], reason: str) -> Decision:
+    """A decision whose reason names the strands that rest by it."""
+    rests = [f"{strand} rests, as its coefficient is 0" for strand, factor in coefficients.items() if factor == 0.0]
+    return Decision(state, coefficients, "; ".join([reason, *rests]))
+
+
+def _start(control: StartWhen, state: State, now: Moment) -> Decision:
+    strand, fact = control.strand, control.fact
+    value = now.facts.get(fact)
+    if state["since"] is None and value is not None and value >= control.at_least:
+        state = {"since": now.step, "value": value}
+    if state["since"] is not None:
+        return Decision(state, {}, f"{strand} trains since step {state['since']}, when {fact} was {state['value']:.4g}")
+    if value is None or value != value:
+        return Decision(state, {strand: 0.0}, f"{strand} rests: {fact} of the last step is not known")
+    return Decision(state, {strand: 0.0}, f"{strand} rests: {fact} {value:.4g} is below {control.at_least:g}")
+
+
+def _context(control: Prefix | Scaffold, state: State, now: Moment) -> Decision:
+    if isinstance(control, Scaffold):
+        progress = now.step / now.steps
+        share = curves.scaffold(control, progress)
+        reason = (
+            f"{control.strand}'s contexts show at most {share:.4g} of the rubric: step {now.step} of {now.steps} is "
+            f"{progress:.4g} of the stage, the midpoint {control.midpoint:g}"
+        )
+        return Decision(state, {}, reason, {control.strand: Hint(scaffold=ScaffoldHint(share))})
+    share, reason = _prefix(control, state, now.step)
+    parts = bounds(control)[0] if control.schedule == "bisect" else whole_parts(control.high, control.segments)
+    facts = PrefixHint(control.schedule, now.step, control.segments, share, parts, state["prompts"])
+    return Decision(state, {}, reason, {control.strand: Hint(prefix=facts)})
+
+
+def _prefix(control: Prefix, state: State, step: int) -> tuple[float, str]:
+    """The expected share of the demonstration (cosine alone; else 0), and the reason."""
+    strand, segments = control.strand, control.segments
+    match control.schedule:
+        case "cosine":
+            share, phase = curves.prefix(control, step)
+            return share, f"{strand} starts from {share:.4g} of the demonstration in expectation: {phase}"
+        case "fixed":
+            parts = whole_parts(control.high, segments)
+            return 0.0, f"{strand} starts from {parts} of {segments} parts of the demonstration"
+        case "bisect":
+            bottom, own = bounds(control)[0], len(state["prompts"])
+            return 0.0, f"{strand} starts from {bottom} of {segments} parts, {own} prompts from a number of their own"
+        case _:
+            assert_never(control.schedule)
+
+
+# ---------------------------------------------------------------- the buffer
+
+
+def full(control: Buffer, state: State) -> bool:
+    """Whether enough prompts wait for a step of their own."""
+    return len(state["waiting"]) >= control.size
+
+
+def fire(control: Buffer, state: State) -> Decision:
+    """The strand's step: the `size` prompts that waited longest leave the buffer and train, `watch` rests."""
+    waiting, size = state["waiting"], control.size
+    reason = f"{control.strand} trains on the {size} prompts that waited, {control.watch} rests: {len(waiting)} waited"
+    chosen = {control.strand: tuple(waiting[:size])}
+    return Decision({"waiting": list(waiting[size:])}, {control.watch: 0.0}, reason, only_prompts=chosen)
+
+
+def wait(control: Buffer, state: State, held: str = "") -> Decision:
+    """Any other step: the strand rests; `held` says why a full buffer waits on."""
+    counted = f"{len(state['waiting'])} prompts wait, {control.size} make a step"
+    return Decision(state, {control.strand: 0.0}, f"{control.strand} rests: {counted}{held}")

@@ -1,66 +1,200 @@
-"""After a group is scored: does it go on to the learner, and why."""
+"""After a group is scored: what becomes of it, and why.
+
+Controls are heard in three turns, whatever their order in the recipe. A ladder first: while it asks for the group
+again, the others wait for the group that comes of it. Then those that send members away or remember the prompt; they
+all see the same members. Last those that judge whether what is left holds a difference.
+"""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, assert_never
+from typing import Any, assert_never
 
-from orchestrator.controls.config import Constant, Control, Mixture, ZeroVariance
+from orchestrator.controls.config import (
+    Anneal,
+    Bernoulli,
+    Buffer,
+    Constant,
+    Control,
+    Freeze,
+    Gate,
+    Ladder,
+    Mixture,
+    Prefix,
+    Scaffold,
+    StartWhen,
+    ZeroVariance,
+)
 from orchestrator.controls.decide import State
+from orchestrator.controls.group import GroupStats, count
+from orchestrator.controls.hints import bounds
+from orchestrator.controls.ladder import climb
+from orchestrator.controls.routing import SILENT, Routing, Routings
 
 EQUAL = 1e-9
 """Rewards this close are one reward: a rubric's weighted mean may differ in its last bit."""
 
-
-@dataclass(frozen=True, slots=True)
-class GroupStats:
-    """What is known of one prompt's responses. A reward that no verifier gave is NaN."""
-
-    rewards: tuple[float, ...]
+Memory = dict[str, Any]
+"""A state while groups are routed: a copy of this module's own, changed in place."""
 
 
-class Routing(NamedTuple):
-    """Where a group goes."""
+def route_group(
+    controls: Sequence[Control], states: Sequence[State], group: GroupStats
+) -> tuple[tuple[State, ...], Routings]:
+    """The states after one group, and what becomes of it."""
+    after, (routings,) = route_groups(controls, states, [group])
+    return after, routings
 
-    state: State
-    verdict: Literal["keep", "drop"]
-    reason: str
-    """Empty when there is nothing to tell: the group goes on as groups do."""
+
+def route_groups(
+    controls: Sequence[Control], states: Sequence[State], groups: Sequence[GroupStats]
+) -> tuple[tuple[State, ...], tuple[Routings, ...]]:
+    """The states after `groups`, routed in this order, and what becomes of each.
+
+    The same as `route_group` on one after another; states are copied once, so the cost is linear in the groups.
+    """
+    memories = [_opened(control, state) for control, state in zip(controls, states, strict=True)]
+    routed = tuple(_route(controls, memories, group) for group in groups)
+    return tuple(_closed(control, memory) for control, memory in zip(controls, memories, strict=True)), routed
 
 
-def route(control: Control, state: State, group: GroupStats) -> Routing:
-    """What `control` makes of a scored group."""
+def _opened(control: Control, state: State) -> Memory:
     match control:
-        case Constant() | Mixture():
-            return Routing(state, "keep", "")
-        case ZeroVariance():
-            return _zero_variance(control, state, group)
+        case Buffer():
+            return {"waiting": dict.fromkeys(state["waiting"])}  # in order, and quick to ask
+        case Prefix():
+            return {"prompts": dict(state["prompts"])}
+        case _:
+            return dict(state)
+
+
+def _closed(control: Control, memory: Memory) -> State:
+    return {"waiting": list(memory["waiting"])} if isinstance(control, Buffer) else memory
+
+
+def _route(controls: Sequence[Control], memories: Sequence[Memory], group: GroupStats) -> Routings:
+    ladder = _ladder(controls, group)
+    words = [SILENT] * len(controls)
+    if ladder is not None:
+        words[ladder[0]], group = climb(ladder[1], group)
+        if words[ladder[0]].hint_level:
+            return Routings(tuple(words))
+    for index, (control, memory) in enumerate(zip(controls, memories, strict=True)):
+        if not isinstance(control, Ladder | ZeroVariance):
+            words[index] = _route_prompt(control, memory, group)
+    left = group.without(Routings(tuple(words)).without)
+    for index, (control, memory) in enumerate(zip(controls, memories, strict=True)):
+        if isinstance(control, ZeroVariance):
+            words[index] = _zero_variance(control, memory, left)
+    return Routings(tuple(words))
+
+
+def _ladder(controls: Sequence[Control], group: GroupStats) -> tuple[int, Ladder] | None:
+    """The first ladder whose strand the group holds: a group climbs one alone."""
+    strands = {member.strand for member in group.members}
+    ladders = ((index, one) for index, one in enumerate(controls) if isinstance(one, Ladder) and one.strand in strands)
+    return next(ladders, None)
+
+
+def _route_prompt(control: Control, memory: Memory, group: GroupStats) -> Routing:
+    match control:
+        case Gate():
+            return _gate(control, group)
+        case Buffer():
+            return _remember(control, memory, group)
+        case Prefix():
+            return _bisect(control, memory, group) if control.schedule == "bisect" else SILENT
+        case Constant() | Mixture() | Bernoulli() | Scaffold() | StartWhen() | Freeze() | Anneal():
+            return SILENT
+        case Ladder() | ZeroVariance():
+            return SILENT  # they have turns of their own
         case _:
             assert_never(control)
 
 
-def _zero_variance(control: ZeroVariance, state: State, group: GroupStats) -> Routing:
-    finding = _sameness(group)
-    verdict = control.action if finding else "keep"
-    count = "kept" if verdict == "keep" else "dropped"
-    counted = {**state, count: int(state.get(count, 0)) + 1}
-    return Routing(counted, verdict, f"{count}: {finding}" if finding else "")
+# ---------------------------------------------------------------- prompts
 
 
-def _sameness(group: GroupStats) -> str:
-    """Why the group holds no difference to learn from; empty if it holds one."""
-    known = [reward for reward in group.rewards if not math.isnan(reward)]
+def _gate(control: Gate, group: GroupStats) -> Routing:
+    """One of the two strands leaves (HPT, arXiv 2509.04419); a strand that would leave nobody behind stays."""
+    ours, theirs = control.strand, control.otherwise
+    counted = count(group, ours)
+    present = {member.strand for member in group.members}
+    if ours not in present:
+        return SILENT
+    if counted.known and counted.passed <= control.at_most:
+        if theirs not in present:
+            return Routing(reason=f"{ours} stays, as the prompt has nothing of {theirs}'s: {counted}")
+        reason = f"{theirs} trains, {ours} leaves: {counted}, the gate is at {control.at_most}"
+        return Routing(reason=reason, without=frozenset({ours}))
+    if theirs not in present:
+        return SILENT
+    limit = f", the gate is at {control.at_most}" if counted.known else ": no sign that they fail"
+    return Routing(reason=f"{ours} trains, {theirs} leaves: {counted}{limit}", without=frozenset({theirs}))
+
+
+def _remember(control: Buffer, memory: Memory, group: GroupStats) -> Routing:
+    """A prompt that fails waits once, however often it fails (ReLIFT, arXiv 2506.07527)."""
+    counted, waiting = count(group, control.watch), memory["waiting"]
+    if not counted.known:
+        return Routing(reason=f"{group.prompt} does not wait: {counted}") if counted.unknown else SILENT
+    if counted.passed > control.at_most:
+        return SILENT
+    if group.prompt in waiting:
+        return Routing(reason=f"{group.prompt} waits already: {counted}")
+    waiting[group.prompt] = None
+    return Routing(reason=f"{group.prompt} waits, {len(waiting)} of {control.size}: {counted}")
+
+
+def _bisect(control: Prefix, memory: Memory, group: GroupStats) -> Routing:
+    """Halve the way to the shortest prefix that some responses pass from; a stride of 1 then follows the learner.
+
+    Only prompts whose prefix was moved have an entry, so the memory is bounded by the data; a prompt whose responses
+    all pass from the least is forgotten.
+    """
+    counted, prompts = count(group, control.strand), memory["prompts"]
+    if not counted.known:
+        return Routing(reason=f"{group.prompt}'s prefix stays: {counted}") if counted.unknown else SILENT
+    bottom, top = bounds(control)
+    at, stride = prompts.get(group.prompt, (bottom, max(1, (top - bottom + 1) // 2)))
+    if group.segments not in (None, at):
+        return Routing(reason=f"{group.prompt}'s prefix stays: it had {group.segments} parts then and has {at} since")
+    if counted.passed and counted.failed:
+        return SILENT
+    to = max(bottom, at - stride) if counted.passed else min(top, at + stride)
+    if to == at:
+        if counted.passed:
+            prompts.pop(group.prompt, None)
+        return SILENT
+    prompts[group.prompt] = [to, max(1, stride // 2)]
+    return Routing(reason=f"{group.prompt}'s prefix goes from {at} to {to} of {control.segments} parts: {counted}")
+
+
+# ---------------------------------------------------------------- differences
+
+
+def _zero_variance(control: ZeroVariance, memory: Memory, group: GroupStats) -> Routing:
+    rewards = [member.reward for member in group.members if member.compared]
+    if not rewards:
+        return SILENT  # imitation has no rewards to judge by
+    finding = _sameness(rewards)
+    action = control.action if finding else "keep"
+    if action == "redraw" and group.round >= control.rounds:
+        action, finding = "drop", f"{finding}; {group.round} other prompts were drawn before"
+    word = {"keep": "kept", "drop": "dropped", "redraw": "redrawn"}[action]
+    memory[word] = int(memory.get(word, 0)) + 1
+    reason = f"{word}: {finding}" if finding else ""
+    return Routing("keep" if action == "keep" else "drop", reason, redraw=action == "redraw")
+
+
+def _sameness(rewards: Sequence[float]) -> str:
+    """Why the rewards hold no difference to learn from; empty if they hold one."""
+    known = [reward for reward in rewards if not math.isnan(reward)]
     if not known:
-        return f"none of {len(group.rewards)} rewards is known"
+        return f"none of {len(rewards)} rewards is known"
     if max(known) - min(known) > EQUAL:
         return ""
-    unknown = len(group.rewards) - len(known)
+    unknown = len(rewards) - len(known)
     tail = f" ({unknown} more are unknown)" if unknown else ""
     if len(known) == 1:
         return f"one reward alone, {known[0]:g}, has nothing to compare with{tail}"
     return f"all {len(known)} rewards are {known[0]:g}{tail}"
-
-
-def route_group(controls: Sequence[Control], states: Sequence[State], group: GroupStats) -> tuple[Routing, ...]:
-    """Every control's routing of one group, in order; one `drop` drops it."""
-    return tuple(route(control, state, group) for control, state in zip(controls, states, strict=True))

@@ -1,0 +1,71 @@
+"""What controls know of a scored group, and how its verdicts are counted."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStats:
+    """What is known of one response."""
+
+    strand: str
+    """Name of the strand that reads it."""
+    reward: float = math.nan
+    """NaN: no verifier gave one."""
+    passed: bool | None = None
+    """None: no verifier said."""
+    compared: bool = True
+    """Whether its credit compares its reward with the group's; imitation's does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStats:
+    """What is known of one prompt's responses."""
+
+    id: str
+    prompt: str
+    members: tuple[MemberStats, ...]
+    level: int = 0
+    """Of the hint under which a ladder's strand was drawn again; 0 is the first drawing, without one."""
+    first: tuple[MemberStats, ...] = ()
+    """From level 1 on: the members as they were at level 0."""
+    round: int = 0
+    """How many prompts were drawn in vain for this place before."""
+    segments: int | None = None
+    """Parts of the demonstration that the responses started from, where a prefix was asked for."""
+
+    def __post_init__(self) -> None:
+        if self.level and not self.first:
+            raise ValueError(f"group {self.id}: at hint level {self.level} `first` must hold the members of level 0")
+
+    def without(self, strands: Collection[str]) -> "GroupStats":
+        """The group once these strands' members left it."""
+        return replace(self, members=tuple(one for one in self.members if one.strand not in strands))
+
+
+class Count(NamedTuple):
+    """Verdicts on a strand's responses in one group."""
+
+    strand: str
+    passed: int
+    failed: int
+    unknown: int
+
+    @property
+    def known(self) -> int:
+        """Responses with a verdict."""
+        return self.passed + self.failed
+
+    def __str__(self) -> str:
+        if not self.known:
+            return f"none of {self.strand}'s {self.unknown} responses has a verdict"
+        tail = f" ({self.unknown} more without a verdict)" if self.unknown else ""
+        return f"{self.passed} of {self.known} of {self.strand}'s responses passed{tail}"
+
+
+def count(group: GroupStats, strand: str) -> Count:
+    """Count the verdicts on `strand`'s responses; those without one are neither passed nor failed."""
+    verdicts = [one.passed for one in group.members if one.strand == strand]
+    return Count(strand, verdicts.count(True), verdicts.count(False), verdicts.count(None))
