@@ -5,12 +5,13 @@ business: they call `plan`, then for each part `evaluate_part` and a backward of
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from policies import statistics
 from policies.attention import packed_hidden
 from policies.batch import TrajectoryBatch, collate, plan_micro_batches, slots
 from policies.config import Point, Strand
@@ -21,6 +22,7 @@ from policies.reduce import Normalisers
 from policies.scalar_head import trained_outputs
 from policies.sequences import packed_row, plan_sequences
 from policies.slots import PolicyView
+from policies.statistics import Statistics
 from policies.trajectory import Float32, Int32
 
 
@@ -28,21 +30,17 @@ from policies.trajectory import Float32, Int32
 class Policy:
     """A model as the step sees it: hidden states out of `backbone`, logits out of `head_VH`.
 
-    A scalar head is (1, H): its outputs stand in the place of log-probabilities.
+    The outputs of a `scalar` head, (1, H), stand in the place of log-probabilities.
     """
 
     backbone: nn.Module
     head_VH: nn.Parameter
+    scalar: bool = False
 
     @property
     def device(self) -> torch.device:
         """Where the batches go."""
         return self.head_VH.device
-
-    @property
-    def scalar(self) -> bool:
-        """Whether the head gives one number in place of logits."""
-        return self.head_VH.shape[0] == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +52,25 @@ class Objective:
     coefficients: Mapping[str, float]
     old_is_current: bool
     """The step is one update: where an example has no old log-probabilities, the current ones stand in."""
+    statistics: Statistics = field(default_factory=dict)
+    """What terms need to know of the whole step."""
+    target_heads: Mapping[str, Tensor] = field(default_factory=dict)
+    """`teacher`, `reference` -> that model's (V, H) head, where a term compares whole vocabularies."""
 
 
 def reads_old(strand: Strand) -> bool:
     """Whether a term looks at the learner's log-probabilities before the step's first update."""
     weights = {weight.kind for term in strand.terms for weight in term.weights}
     ratios = any(isinstance(term.kernel, Point) and term.kernel.denominator == "old" for term in strand.terms)
-    return ratios or bool(weights & {"truncated_importance", "masked_importance"})
+    corrected = bool(weights & {"truncated_importance", "masked_importance", "clipped_ratio"})
+    return ratios or corrected or statistics.reads_old_logps(strand)
 
 
 def plan(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:
-    """Micro-batches of at most `max_tokens` positions, preference sets whole; what has no trained token is left out."""
+    """Micro-batches of at most `max_tokens` positions, units whole; what has no trained token is left out."""
     trained = [example for example in examples if example.trajectory.train_mask.any()]
     lengths = [slots(example.trajectory) for example in trained]
-    together = [None if (p := example.trajectory.preference) is None else p.set_id for example in trained]
+    together = [example.together for example in trained]
     return [[trained[index] for index in part] for part in plan_micro_batches(lengths, max_tokens, together)]
 
 
@@ -83,17 +86,26 @@ def evaluate_part(policy: Policy, examples: Sequence[Example], objective: Object
         normalisers=objective.normalisers,
         coefficients={s.name: objective.coefficients.get(s.name, 1.0) for s in objective.strands},
         old_is_current=objective.old_is_current,
+        statistics=objective.statistics,
     )
 
 
 def _language_view(policy: Policy, batch: TrajectoryBatch, slots_N: Tensor, part: TrajectoryBatch) -> PolicyView:
     """Log-probabilities and entropy at the trained slots, and what the terms read beside them."""
     hidden_NH = packed_hidden(policy.backbone, batch, slots_N)
-    ids = part.teacher_topk_ids_BTK
+    asked = [ids[0].long() for ids in (part.teacher_topk_ids_BTK, part.reference_topk_ids_BTK) if ids is not None]
     found = token_logprobs(
-        hidden_NH, policy.head_VH, part.tokens_BT[0], topk_ids_NK=None if ids is None else ids[0].long()
+        hidden_NH, policy.head_VH, part.tokens_BT[0], topk_ids_NK=torch.cat(asked, dim=1) if asked else None
     )
-    return found.as_row()
+    topk_NK = found.topk_logps_NK
+    given = iter(() if topk_NK is None else torch.split(topk_NK, [ids.shape[1] for ids in asked], dim=1))
+    return PolicyView(
+        logps_BT=found.logps_N[None],
+        entropy_BT=found.entropy_N[None],
+        topk_logps_BTK=None if part.teacher_topk_ids_BTK is None else next(given)[None],
+        reference_ids_logps_BTK=None if part.reference_topk_ids_BTK is None else next(given)[None],
+        collision_BT=found.collision_N[None],
+    )
 
 
 def _scalar_view(policy: Policy, examples: Sequence[Example], objective: Objective) -> PolicyView:
