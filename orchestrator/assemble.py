@@ -10,7 +10,7 @@ from actors.engine import TokenScores
 from orchestrator.collect import Collected, Group, Member
 from orchestrator.plan import needs
 from policies.config import GroupCredit, Strand
-from policies.credit import assign
+from policies.credit import Views, assign
 from policies.example import Example
 from policies.trajectory import Float32, Int32, reward
 
@@ -119,8 +119,8 @@ def _credited(strands: Sequence[Strand], group: Group, teachers: Mapping[str, To
         own = {member.trajectory.id for member in group.members if member.strand == index}
         compared = isinstance(credit, GroupCredit)
         judged = [one.trajectory for one in group.members if compared or one.trajectory.id in own]
-        views = [teachers[one.id].logps if one.id in teachers else None for one in judged]
-        given = assign(credit, judged, teacher_logps=views).advantages
+        views = [Views(teacher_logps=teachers[one.id].logps) if one.id in teachers else Views() for one in judged]
+        given = assign(credit, judged, views).advantages
         found |= {one.id: values for one, values in zip(judged, given, strict=True) if one.id in own}
     return found
 
