@@ -30,6 +30,7 @@ from policies.config import (
     Strand,
     Term,
     TinyModel,
+    TokenWeight,
 )
 from policies.example import Example
 from policies.trajectory import FinishReason, Origin, Producer, Trajectory
@@ -50,6 +51,15 @@ REINFORCE = Strand(
     ),
 )
 STRANDS = (IMITATION, REINFORCE)
+SHARP = REINFORCE.model_copy(
+    update={
+        "terms": (
+            REINFORCE.terms[0].model_copy(update={"weights": (TokenWeight(kind="top_entropy", share=0.3),)}),
+            *REINFORCE.terms[1:],
+        )
+    }
+)
+"""The same on the step's tokens of highest entropy: every rank has to know the whole step."""
 FAST = {"learning_rate": 1e-2, "eps": 1e-4}
 """eps well above the rounding of tiny gradients, which AdamW would blow up to whole steps."""
 
@@ -104,6 +114,11 @@ def run(folder: Path, scenario: dict[str, Any], rank: int = 0, rendezvous: str =
     follow(learner, scenario, rank, world)
 
 
+def strands_of(scenario: dict[str, Any]) -> tuple[Strand, ...]:
+    """The scenario's strands; `sharp`: the second reads figures of the whole step."""
+    return (IMITATION, SHARP) if scenario.get("sharp") else STRANDS
+
+
 def follow(learner: Any, scenario: dict[str, Any], rank: int, world: int) -> None:
     """`steps` steps from `first`, loading before and saving after where asked."""
     out = Path(scenario["out"])
@@ -111,7 +126,7 @@ def follow(learner: Any, scenario: dict[str, Any], rank: int, world: int) -> Non
         learner.load(Path(scenario["load"]))
     else:
         learner.begin_stage(
-            STRANDS, Optimizer(**scenario.get("optimizer", {"learning_rate": 1e-2, "eps": 1e-4})), steps=10
+            strands_of(scenario), Optimizer(**scenario.get("optimizer", {"learning_rate": 1e-2, "eps": 1e-4})), steps=10
         )
     facts = [train(learner, index, scenario, rank, world) for index in range(*scenario["steps"])]
     if scenario.get("save"):
@@ -132,7 +147,7 @@ def train(learner: Any, index: int, scenario: dict[str, Any], rank: int, world: 
     if index in scenario.get("poison", ()):
         step = poisoned(step)
     updates = split(step, scenario.get("updates", 1), world)
-    denominators = [normalisers(STRANDS, [e for share in update for e in share]) for update in updates]
+    denominators = [normalisers(strands_of(scenario), [e for share in update for e in share]) for update in updates]
     facts = learner.step([u[rank] for u in updates], denominators, {"reinforce": 0.5}, scenario.get("updates", 1) > 1)
     return asdict(facts)
 

@@ -37,6 +37,8 @@ def pair(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
     for name in ("torch", "zero2", "zero3"):
         # One example a step: a rank has nothing at all. The second step is not finite on one rank alone.
         scenarios[f"{name}-ragged"] = _scenario(at / f"{name}-ragged", name, 2, examples=1, poison=[1])
+    for name, updates in (("sharp", 1), ("sharp-twice", 2)):
+        scenarios[name] = _scenario(at / name, "zero2", 2, sharp=True, updates=updates)
     updates = {"updates": 2, "learner": {"micro_batch_tokens": 48}}
     saved = str(at / "saved")
     scenarios["straight"] = _scenario(at / "straight", "zero2", 2, steps=[0, 4], **updates)
@@ -72,6 +74,23 @@ def test_a_rank_with_nothing_to_do_still_takes_part_and_a_bad_share_stops_both(
     run(folder, alone)
     _assert_same(result(pair[f"{engine}-ragged"]), result(alone))
     assert [fact["skipped"] for fact in result(alone)[1]] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(("name", "updates"), [("sharp", 1), ("sharp-twice", 2)])
+def test_a_figure_of_the_step_is_the_same_for_any_division_of_it(
+    folder: Path, pair, tmp_path: Path, name: str, updates: int
+):
+    for tokens in (4096, 16):
+        whole = {"micro_batch_tokens": tokens}
+        alone = _scenario(tmp_path / str(tokens), "torch", 1, sharp=True, updates=updates, learner=whole)
+        run(folder, alone)
+        if updates == 1:  # two ranks deal two updates' examples in another order
+            _assert_same(result(pair[name]), result(alone))
+    ours, theirs = (result({"out": str(tmp_path / size)}) for size in ("4096", "16"))
+    _assert_same(ours, theirs)
+    plain = _scenario(tmp_path / "plain", "torch", 1, updates=updates)
+    run(folder, plain)
+    assert np.abs(result(plain)[0] - ours[0]).max() > 1e-3
 
 
 def test_two_ranks_resume_bit_for_bit(pair):
