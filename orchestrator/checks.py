@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.config import ArithmeticPrompts, JsonlPrompts, ParquetPrompts, Pipeline, PromptSource, TaskPrompts
 from orchestrator.explain import Fault, shown
-from orchestrator.legality import judge
+from orchestrator.legality import judge, surroundings
 from orchestrator.recipes import Recipe
 from policies.config import HfModel, Model
 from teachers.config import (
@@ -33,7 +33,7 @@ def check(pipeline: Pipeline, recipes: Sequence[Recipe], *, files: bool = True) 
             found += _teacher(pipeline, index, recipe)
     found += _verifier(pipeline.verifier, ("verifier",), pipeline.prompts.train)
     for index, recipe in enumerate(recipes):
-        found += [*_stage(pipeline, index, recipe), *_legality(pipeline, index, recipe)]
+        found += [*_stage(pipeline, index, recipe), *_legality(pipeline, index, recipe, files)]
     return found
 
 
@@ -194,19 +194,17 @@ def _supply(pipeline: Pipeline, recipe: Recipe, key: Keys) -> Iterator[Fault]:
 
 
 def _teacher(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
-    if recipe.teacher is None:
+    if recipe.teacher is None or recipe.teacher == "self":
         return
     key: Keys = ("stages", index, "recipe", "teacher")
     folder = Path(recipe.teacher)
     if not (folder / "config.json").is_file():
         problem = f"no model folder (got '{recipe.teacher}')"
         yield Fault(key, problem, "give a Hugging Face folder; paths are relative to the pipeline file's folder")
-    elif index == 0 and isinstance(pipeline.model, HfModel) and folder.samefile(pipeline.model.path):
-        yield Fault(key, f"is the model in training: the gap is 0 everywhere (got '{recipe.teacher}')", "take another")
 
 
-def _legality(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
-    for verdict in judge(pipeline.stages[index], recipe):
+def _legality(pipeline: Pipeline, index: int, recipe: Recipe, files: bool) -> Iterator[Fault]:
+    for verdict in judge(pipeline.stages[index], recipe, surroundings(pipeline, index, files=files)):
         if verdict.level == "error":
             where = f" of {verdict.where}" if verdict.where else ""
             yield Fault(("stages", index, "recipe"), f"{verdict.rule}{where}: {verdict.text}", verdict.fix)

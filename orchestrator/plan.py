@@ -6,12 +6,12 @@ from typing import Any
 
 from orchestrator.checks import trajectories
 from orchestrator.config import Pipeline, Stage
-from orchestrator.legality import Verdict, judge
+from orchestrator.legality import Verdict, judge, surroundings
 from orchestrator.load import recipe_of
+from orchestrator.needs import needs
 from orchestrator.recipes import Recipe
-from policies.config import Div, Point, Set, Strand, Term
 
-_FULL = ("forward", "reverse", "jsd")
+__all__ = ["Plan", "StagePlan", "View", "needs", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +93,11 @@ def _stage(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> StagePlan:
         strands=tuple(strand.model_dump(mode="json") for strand in recipe.strands),
         controls=tuple(control.model_dump(mode="json") for control in recipe.controls),
         views=tuple(_views(pipeline, stage, recipe)),
-        verdicts=judge(stage, recipe),
+        verdicts=judge(stage, recipe, surroundings(pipeline, pipeline.stages.index(stage))),
     )
 
 
 # ---------------------------------------------------------------- needs (methods: the needs matrix)
-
-
-def needs(strand: Strand) -> set[str]:
-    """Names of the views that a strand's credit and terms read."""
-    found = {"group": {"rewards"}, "teacher_gap": {"teacher_logps", "behavior_logps"}}.get(strand.credit.kind, set())
-    return found.union(*(_of_term(term) for term in strand.terms))
-
-
-def _of_term(term: Term) -> set[str]:
-    weights = {weight.kind for weight in term.weights}
-    found = {"old_logps", "behavior_logps"} if weights & {"truncated_importance", "masked_importance"} else set()
-    match term.kernel:
-        case Point(denominator="old" | "behavior" as denominator):
-            return found | {f"{denominator}_logps"}
-        case Set(reference=True):
-            return found | {"reference_logps"}
-        case Div(target="reference"):
-            return found | {"reference_logps"}
-        case Div(target="teacher", form=form):
-            return found | {"teacher_topk" if form in _FULL else "teacher_logps"}
-        case _:
-            return found
 
 
 def _views(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> Iterator[View]:

@@ -125,7 +125,7 @@ def test_needs_of_a_strand(made, expected):
         ([strand()], {"max_staleness": 2}, ("declared", "V1", "s.t")),
         ([strand(count=1)], {}, ("error", "V3", "s")),
         ([strand(count=1, credit=GroupCredit(lone="reward"))], {}, ("declared", "V3", "s")),
-        ([strand(kernel=Div(form="k3"))], {}, ("declared", "V5", "s.t")),
+        ([strand(kernel=Div(form="k3"))], {}, ("warning", "V5", "s.t")),
         ([strand(kernel=Div(form="reverse", target="teacher"))], {"max_staleness": 1}, ("error", "V5", "s.t")),
         ([strand(kernel=Point(level="geometric"))], {}, ("error", "V6", "s.t")),
         ([strand(reduce=Reduce(kind="length", length=9))], {}, ("declared", "V6", "s.t")),

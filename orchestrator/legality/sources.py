@@ -1,0 +1,85 @@
+"""Facts about sources that several rules ask for: who writes, what is recorded of it, what each reader sees."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from orchestrator.recipes import Recipe
+from policies.config import Point, Source, Strand, Template, Term
+
+Writer = Literal["learner", "earlier", "model", "data"]
+"""learner: the policy, now; earlier: the policy before; model: a frozen model; data: whoever wrote the data set."""
+
+_WRITERS: dict[str, Writer] = {
+    "rollout": "learner", "replay": "earlier", "teacher": "model", "reference": "model",
+    "demonstration": "data", "preference": "data", "labelled": "data",
+}  # fmt: skip
+
+
+def writer(source: Source) -> Writer:
+    """Whose distribution the response's tokens come from."""
+    if source.prepare is None:
+        return _WRITERS[source.producer]
+    prepared: dict[str, Writer] = {"learner": "earlier", "teacher": "model", "nobody": "data"}
+    return prepared[source.prepare.writer]
+
+
+def recorded(source: Source) -> bool:
+    """Whether the probability of every sampled token was written down."""
+    stand_in = source.prepare is not None and source.prepare.otherwise == "demonstration"
+    return writer(source) != "data" and not stand_in
+
+
+def called(source: Source) -> str:
+    """The writer in words, as the subject of a sentence."""
+    if writer(source) == "data" or (source.prepare is not None and source.prepare.otherwise == "demonstration"):
+        rows = {"preference": "a preference row", "labelled": "a labelled row"}
+        return rows.get(source.producer, "a demonstration")
+    names: dict[Writer, str] = {"learner": "a rollout", "earlier": "an earlier version's response"}
+    return names.get(writer(source), "a frozen model's response")
+
+
+def reads_hint(strand: Strand, term: Term) -> bool:
+    """Whether the term trains on tokens of a hint that the response starts with: the learner did not sample them."""
+    origins = term.only.origins
+    return strand.source.prefix and strand.source.hint_trained and (not origins or "hint" in origins)
+
+
+def trained_context(source: Source) -> Template:
+    """The template that the loss sees."""
+    return source.behavior if source.context_shift == "keep" else source.train
+
+
+def templates(source: Source) -> Iterator[tuple[str, Template]]:
+    """Every template of the source that is not empty, by key."""
+    yield from ((key, text) for key in ("behavior", "train", "teacher", "turn") if (text := getattr(source, key)))
+    for index, text in enumerate(source.prepare.attempts if source.prepare is not None else ()):
+        if text:
+            yield f"prepare.attempts.{index}", text
+
+
+def variables(template: Template) -> frozenset[str]:
+    """Names that a template reads."""
+    if not template:
+        return frozenset()
+    from teachers.contexts import reads  # only templates need jinja2 and the tokenizer's module
+
+    return reads(template)
+
+
+def group(recipe: Recipe) -> tuple[Strand, ...]:
+    """Strands whose trajectories share a prompt's group."""
+    return tuple(strand for strand in recipe.strands if strand.source.per_prompt)
+
+
+def provenance(strand: Strand) -> tuple[str, bool, bool]:
+    """What has to agree for a group's members to be alike in who wrote them."""
+    source = strand.source
+    return (source.producer if source.prepare is None else "prepared", bool(source.parent), source.prefix)
+
+
+def reads_advantage(strand: Strand) -> bool:
+    """Whether a term of the strand reads what the credit gives."""
+    weights = {weight.kind for term in strand.terms for weight in term.weights}
+    return bool(weights & {"positive", "negative", "tapered"}) or any(
+        isinstance(term.kernel, Point) for term in strand.terms
+    )

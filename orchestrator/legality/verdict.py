@@ -1,0 +1,90 @@
+"""What a rule says, and what it has to know to say it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from orchestrator.config import Pipeline, Stage
+from orchestrator.recipes import Recipe
+from policies.config import HfModel, Source, Strand, Term
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One finding: `error` refuses the run, `warning` is likely unwanted, `declared` is a bias taken knowingly."""
+
+    level: Literal["error", "warning", "declared"]
+    rule: str
+    """V1 to V15 (methods: 15), or in a word what else is wrong: lineage, heads, controls, views."""
+    where: str
+    """Strand, strand.term, learner/strand.term, or empty for the stage."""
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a rule has to know of the pipeline around the stage."""
+
+    first: bool = False
+    """Whether this is the pipeline's first stage: the policy is still the model that the pipeline names."""
+    model: str = ""
+    """Folder of that model; empty for one that is made here."""
+    frozen_engine: Literal["vllm", "torch"] = "torch"
+    demonstrations: bool = True
+    """Whether the pipeline has any."""
+    files: bool = False
+    """Whether folders may be opened: they lie on this machine."""
+
+
+def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surroundings:
+    """Those of the pipeline's stage `index`."""
+    return Surroundings(
+        first=index == 0,
+        model=pipeline.model.path if isinstance(pipeline.model, HfModel) else "",
+        frozen_engine=pipeline.resources.frozen.engine,
+        demonstrations=pipeline.demonstrations is not None,
+        files=files,
+    )
+
+
+class Reading(NamedTuple):
+    """A term, the strand it belongs to, and who trains on it."""
+
+    where: str
+    strand: Strand
+    """A co-learner's strand bears the source of the policy's strand whose records it reads."""
+    term: Term
+    scalar: bool
+    """Whether the learner's head gives one number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A stage, its recipe, and what surrounds them."""
+
+    stage: Stage
+    recipe: Recipe
+    around: Surroundings
+
+    def strand(self, name: str) -> Strand | None:
+        """The policy's strand of that name."""
+        return next((one for one in self.recipe.strands if one.name == name), None)
+
+    def source(self, name: str) -> Source | None:
+        """Its source."""
+        found = self.strand(name)
+        return None if found is None else found.source
+
+    def readings(self) -> Iterator[Reading]:
+        """Every term of the policy, then those of the co-learners."""
+        scalar = self.recipe.head == "scalar"
+        for strand in self.recipe.strands:
+            for term in strand.terms:
+                yield Reading(f"{strand.name}.{term.name}", strand, term, scalar)
+        for learner in self.recipe.learners:
+            for strand in learner.strands:
+                read = self.strand(strand.name)
+                same = strand if read is None else strand.model_copy(update={"source": read.source})
+                for term in strand.terms:
+                    yield Reading(f"{learner.name}/{strand.name}.{term.name}", same, term, True)

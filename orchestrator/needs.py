@@ -1,0 +1,86 @@
+"""Which views a strand reads: the names that the planner unions, and for each of which one actor is asked."""
+
+from collections.abc import Iterable, Iterator
+from typing import assert_never
+
+from policies.config import Div, PartCredit, Point, ProcessCredit, Set, Strand, Term, TokenWeight, TurnCredit
+from policies.credit import needs_views
+
+DISTRIBUTIONS = ("forward", "reverse", "jsd")
+"""Forms of a divergence that compare whole next-token distributions."""
+
+SAMPLER = ("truncated_importance", "masked_importance", "tapered")
+"""Token weights that read the probability with which a token was sampled."""
+
+
+def needs(strand: Strand) -> set[str]:
+    """Names of the views that a strand's source, credit and terms read; `wanted` is their union over strands."""
+    found = needs_views(strand.credit) | set(_of_source(strand))
+    return found.union(*(_of_term(term) for term in strand.terms))
+
+
+def wanted(strands: Iterable[Strand]) -> set[str]:
+    """Names of the views that any of the strands reads."""
+    return set().union(*(needs(strand) for strand in strands))
+
+
+def _of_source(strand: Strand) -> Iterator[str]:
+    source = strand.source
+    if isinstance(strand.credit, ProcessCredit | TurnCredit | PartCredit):
+        yield "step_scores"
+    if source.producer == "preference":
+        yield "preferences"
+    if source.producer == "labelled":
+        yield "labels"
+    if source.parent:
+        yield "parent_text"
+    if source.select.kind != "all" or (source.prepare is not None and source.prepare.keep != "all"):
+        yield "rewards"
+
+
+def _of_term(term: Term) -> set[str]:
+    found = set().union(*(_of_weight(weight) for weight in term.weights))
+    match term.kernel:
+        case Point(denominator="old" | "behavior" as denominator):
+            return found | {f"{denominator}_logps"}
+        case Point():
+            return found
+        case Set():
+            return found | set(_of_set(term.kernel))
+        case Div():
+            return found | _of_divergence(term.kernel)
+        case _:
+            assert_never(term.kernel)
+
+
+def _of_weight(weight: TokenWeight) -> set[str]:
+    match weight.kind:
+        case "truncated_importance" | "masked_importance":
+            return {"old_logps", "behavior_logps"}
+        case "tapered":
+            return {"behavior_logps"}
+        case "clipped_ratio":
+            return {"old_logps"}
+        case "top_entropy":
+            return {"old_entropy", "statistics"}
+        case _:
+            return set()
+
+
+def _of_set(kernel: Set) -> Iterator[str]:
+    if kernel.reference and kernel.score == "likelihood":
+        yield "reference_logps"
+    if kernel.link in ("kto", "aot"):  # both compare rows of the whole step, as the learner was when it began
+        yield from ("old_logps", "statistics")
+    if kernel.link == "value" and kernel.clip is not None:
+        yield "old_values"
+    if kernel.link in ("value", "regression") or kernel.unit == "token":
+        yield "targets"
+
+
+def _of_divergence(kernel: Div) -> set[str]:
+    if kernel.target == "uniform" or kernel.form == "entropy":
+        return set()
+    if kernel.form in DISTRIBUTIONS:
+        return {f"{kernel.target}_{'topk' if kernel.support == 'top_k' else 'hidden'}"}
+    return {f"{kernel.target}_logps"} | ({"behavior_logps"} if kernel.form == "rk3" else set())
