@@ -1,5 +1,6 @@
 """Before a step: how much each strand counts, what its contexts show, and why. One control at a time."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, assert_never
 
@@ -139,7 +140,7 @@ def _start(control: StartWhen, state: State, now: Moment) -> Decision:
         state = {"since": now.step, "value": value}
     if state["since"] is not None:
         return Decision(state, {}, f"{strand} trains since step {state['since']}, when {fact} was {state['value']:.4g}")
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return Decision(state, {strand: 0.0}, f"{strand} rests: {fact} of the last step is not known")
     return Decision(state, {strand: 0.0}, f"{strand} rests: {fact} {value:.4g} is below {control.at_least:g}")
 

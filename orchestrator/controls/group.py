@@ -42,6 +42,8 @@ class GroupStats:
 
     def without(self, strands: Collection[str]) -> "GroupStats":
         """The group once these strands' members left it."""
+        if not strands:
+            return self
         return replace(self, members=tuple(one for one in self.members if one.strand not in strands))
 
 

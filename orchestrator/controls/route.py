@@ -7,7 +7,7 @@ all see the same members. Last those that judge whether what is left holds a dif
 
 import math
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 from orchestrator.controls.config import (
     Anneal,
@@ -53,7 +53,8 @@ def route_groups(
     The same as `route_group` on one after another; states are copied once, so the cost is linear in the groups.
     """
     memories = [_opened(control, state) for control, state in zip(controls, states, strict=True)]
-    routed = tuple(_route(controls, memories, group) for group in groups)
+    turns = _turns(controls, memories)
+    routed = tuple(_route(turns, len(controls), group) for group in groups)
     return tuple(_closed(control, memory) for control, memory in zip(controls, memories, strict=True)), routed
 
 
@@ -71,31 +72,48 @@ def _closed(control: Control, memory: Memory) -> State:
     return {"waiting": list(memory["waiting"])} if isinstance(control, Buffer) else memory
 
 
-def _route(controls: Sequence[Control], memories: Sequence[Memory], group: GroupStats) -> Routings:
-    ladder = _ladder(controls, group)
-    words = [SILENT] * len(controls)
-    if ladder is not None:
-        words[ladder[0]], group = climb(ladder[1], group)
-        if words[ladder[0]].hint_level:
-            return Routings(tuple(words))
+class _Turns(NamedTuple):
+    """The controls that have a word on groups, with their place in the recipe, by the turn they are heard in."""
+
+    ladders: list[tuple[int, Ladder]]
+    prompts: list[tuple[int, Gate | Buffer | Prefix, Memory]]
+    judges: list[tuple[int, ZeroVariance, Memory]]
+
+
+def _turns(controls: Sequence[Control], memories: Sequence[Memory]) -> _Turns:
+    turns = _Turns([], [], [])
     for index, (control, memory) in enumerate(zip(controls, memories, strict=True)):
-        if not isinstance(control, Ladder | ZeroVariance):
-            words[index] = _route_prompt(control, memory, group)
-    left = group.without(Routings(tuple(words)).without)
-    for index, (control, memory) in enumerate(zip(controls, memories, strict=True)):
-        if isinstance(control, ZeroVariance):
-            words[index] = _zero_variance(control, memory, left)
+        match control:
+            case Ladder():
+                turns.ladders.append((index, control))
+            case Gate() | Buffer() | Prefix():
+                turns.prompts.append((index, control, memory))
+            case ZeroVariance():
+                turns.judges.append((index, control, memory))
+            case Constant() | Mixture() | Bernoulli() | Scaffold() | StartWhen() | Freeze() | Anneal():
+                pass
+            case _:
+                assert_never(control)
+    return turns
+
+
+def _route(turns: _Turns, controls: int, group: GroupStats) -> Routings:
+    words = [SILENT] * controls
+    for index, ladder in turns.ladders:
+        if any(member.strand == ladder.strand for member in group.members):
+            words[index], group = climb(ladder, group)
+            if words[index].hint_level:
+                return Routings(tuple(words))
+            break  # a group climbs one ladder alone
+    for index, control, memory in turns.prompts:
+        words[index] = _route_prompt(control, memory, group)
+    left = group.without(Routings(tuple(words)).without) if turns.judges else group
+    for index, judge, memory in turns.judges:
+        words[index] = _zero_variance(judge, memory, left)
     return Routings(tuple(words))
 
 
-def _ladder(controls: Sequence[Control], group: GroupStats) -> tuple[int, Ladder] | None:
-    """The first ladder whose strand the group holds: a group climbs one alone."""
-    strands = {member.strand for member in group.members}
-    ladders = ((index, one) for index, one in enumerate(controls) if isinstance(one, Ladder) and one.strand in strands)
-    return next(ladders, None)
-
-
-def _route_prompt(control: Control, memory: Memory, group: GroupStats) -> Routing:
+def _route_prompt(control: Gate | Buffer | Prefix, memory: Memory, group: GroupStats) -> Routing:
     match control:
         case Gate():
             return _gate(control, group)
@@ -103,10 +121,6 @@ def _route_prompt(control: Control, memory: Memory, group: GroupStats) -> Routin
             return _remember(control, memory, group)
         case Prefix():
             return _bisect(control, memory, group) if control.schedule == "bisect" else SILENT
-        case Constant() | Mixture() | Bernoulli() | Scaffold() | StartWhen() | Freeze() | Anneal():
-            return SILENT
-        case Ladder() | ZeroVariance():
-            return SILENT  # they have turns of their own
         case _:
             assert_never(control)
 

@@ -41,7 +41,7 @@ class Routings(NamedTuple):
     @property
     def without(self) -> frozenset[str]:
         """Strands whose members leave."""
-        return frozenset[str]().union(*(one.without for one in self.each))
+        return frozenset(strand for one in self.each for strand in one.without)
 
     @property
     def redraw(self) -> bool:
