@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from actors import cluster
 from actors.cluster import Actor, Cluster
@@ -18,14 +17,17 @@ from actors.scorer import ScorerReplica
 from actors.vllm_environment import environment as vllm_environment
 from orchestrator.collect import Collector, Demonstrations
 from orchestrator.config import Pipeline
+from orchestrator.data import read as read_data
 from orchestrator.load import recipe_of
 from orchestrator.loop import StageRun
 from orchestrator.probing import Prober
-from orchestrator.prompts import disjoint, load
 from policies.config import Model, TinyModel
 from policies.model_folder import materialise
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
+from teachers.labels import LabelSet
+from teachers.preferences import PreferenceSet
+from teachers.streams import Report
 
 QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -50,6 +52,10 @@ class Inputs:
     probe: tuple[Prompt, ...]
     demonstrations: Demonstrations | None
     stages: tuple[StageRun, ...]
+    preferences: PreferenceSet | None = None
+    labels: LabelSet | None = None
+    reports: tuple[Report, ...] = ()
+    """What became of the rows of the files that were read."""
 
     @property
     def by_id(self) -> dict[str, Prompt]:
@@ -92,28 +98,18 @@ def read_inputs(pipeline: Pipeline, directory: Path, base: Path) -> Inputs:
     """Everything the run reads, checked: BadInput names file, key, value and fix. Starts nothing."""
     folder = materialise(pipeline.model, directory / "model", base)
     tokenizer = Tokenizer.load(folder)
-    context = pipeline.model.context
-    longest = max(stage.sampling.max_tokens for stage in pipeline.stages)
-    room: dict[str, Any] = {"base": base, "context": context, "max_tokens": longest}
-    train = load(pipeline.prompts.train, tokenizer, key="prompts.train", **room)
-    probe: tuple[Prompt, ...] = ()
-    if pipeline.prompts.probe is not None:
-        probe = load(pipeline.prompts.probe, tokenizer, key="prompts.probe", **room)
-        disjoint(train, probe)
     stages = stage_runs(pipeline)
-    return Inputs(folder, tokenizer, train, probe, _demonstrations(pipeline, train, tokenizer, base, stages), stages)
-
-
-def _demonstrations(
-    pipeline: Pipeline, train: tuple[Prompt, ...], tokenizer: Tokenizer, base: Path, stages: tuple[StageRun, ...]
-) -> Demonstrations | None:
-    wanted = any(strand.source.producer == "demonstration" for stage in stages for strand in stage.strands)
-    if pipeline.demonstrations is None or pipeline.demonstrations.kind == "model" or not wanted:
-        return None  # a model's are written once the actors are up
-    from teachers.demonstrations import load as load_demonstrations
-
-    return load_demonstrations(
-        pipeline.demonstrations, train, tokenizer, base=base, seed=pipeline.seed, context=pipeline.model.context
+    data = read_data(pipeline, [strand for stage in stages for strand in stage.strands], tokenizer, base)
+    return Inputs(
+        folder,
+        tokenizer,
+        data.train,
+        data.probe,
+        data.demonstrations,
+        stages,
+        data.preferences,
+        data.labels,
+        data.reports,
     )
 
 

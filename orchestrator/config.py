@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from actors.config import Resources
 from policies.config import Model, Optimizer, Strict, TinyModel
-from teachers.config import CarelessTeacher, Demonstrations
+from teachers.config import CarelessTeacher, DataFile, Demonstrations, Labels, Preferences
 from verifiers.config import AnswerVerifier, Verifier
 
 
@@ -20,25 +20,24 @@ class ArithmeticPrompts(Strict):
     seed: int = 0
 
 
-class JsonlPrompts(Strict):
+class JsonlPrompts(DataFile):
     """Rows of a JSON-lines file; `id` and `family` are read where a row has them."""
 
     kind: Literal["jsonl"] = "jsonl"
-    path: str
     prompt: str = "prompt"
-    reference: str = "reference"
-    count: Annotated[int, Field(ge=1)] | None = None
-    """Take the first so many rows; all by default."""
+    """Column of the prompt, a text or a conversation."""
+    reference: str | None = "reference"
+    """Column of what the verifier reads; by default `answer` and `solution` serve as well. null: it reads nothing."""
 
 
-class ParquetPrompts(Strict):
+class ParquetPrompts(DataFile):
     """Columns of a Parquet file; `id` and `family` are read where it has them."""
 
     kind: Literal["parquet"] = "parquet"
-    path: str
     prompt: str = "prompt"
-    reference: str = "reference"
-    count: Annotated[int, Field(ge=1)] | None = None
+    """Column of the prompt, a text or a conversation."""
+    reference: str | None = "reference"
+    """Column of what the verifier reads; by default `answer` and `solution` serve as well. null: it reads nothing."""
 
 
 class TaskPrompts(Strict):
@@ -125,6 +124,10 @@ class Pipeline(Strict):
     model: Model = TinyModel()
     prompts: Prompts = Prompts()
     demonstrations: Demonstrations | None = CarelessTeacher()
+    preferences: Preferences | None = None
+    """Compared responses, for strands whose producer is `preference`."""
+    labels: Labels | None = None
+    """Judged responses or steps, for strands whose producer is `labelled`."""
     verifier: Verifier = AnswerVerifier()
     resources: Resources = Resources()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]

@@ -14,10 +14,12 @@ from typing import assert_never
 
 from orchestrator.config import ArithmeticPrompts, JsonlPrompts, ParquetPrompts, PromptSource, TaskPrompts
 from policies.bad_input import BadInput, near, refuse, shown
-from policies.prompt import Prompt
+from policies.prompt import Message, Prompt
 from policies.tokens import Tokenizer
+from teachers.conversations import Text, last_said, one_text, prompt_tokens, read_text
 from teachers.draws import draw
-from teachers.rows import Row, Table, read_jsonl, read_parquet
+from teachers.rows import Bad, Row, Table
+from teachers.streams import Report, read_all
 
 HELD_OUT = 8
 """One generated problem in so many belongs to the probe."""
@@ -38,6 +40,20 @@ class _Task:
     text: str
     reference: str
     family: str = ""
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def asked(self) -> Text:
+        """What the tokenizer is given."""
+        return self.messages or self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A source's prompts, and what became of its rows where it is a file."""
+
+    prompts: tuple[Prompt, ...]
+    report: Report | None = None
 
 
 def load(
@@ -48,40 +64,49 @@ def load(
     `base` is the pipeline file's folder, `key` the place in that file (prompts.train, prompts.probe), `context` the
     longest prompt plus response and `max_tokens` the response's share of it. Raises `BadInput` with all faults.
     """
-    room = context - max_tokens
-    faults: list[str] = []
-    prompts: list[Prompt] = []
-    for task in _tasks(source, base, key):
-        try:
-            tokens = tokenizer.prompt(task.text)
-        except ValueError as error:
-            faults.append(f"{task.place}: {error}")
-            continue
-        prompts.append(Prompt(task.id, task.text, tokens, task.reference, task.family))
-        if len(tokens) > room:
-            faults.append(
-                f"{task.place}: prompt of {len(tokens)} tokens, but only {room} fit (context {context} less "
-                f"max_tokens {max_tokens}) (got {shown(task.text)}); shorten it, lower sampling.max_tokens, "
-                "or raise model.context"
-            )
-    refuse(faults)
-    return tuple(prompts)
+    return read(source, tokenizer, base=base, context=context, max_tokens=max_tokens, key=key).prompts
 
 
-def _tasks(source: PromptSource, base: Path, key: str) -> list[_Task]:
+def read(source: PromptSource, tokenizer: Tokenizer, *, base: Path, context: int, max_tokens: int, key: str) -> Loaded:
+    """As `load`, with the count of a file's bad rows."""
+    frame = _Frame(tokenizer, context, max_tokens)
     match source:
         case ArithmeticPrompts():
-            return _generated(_arithmetic(source), source.count, key)
+            tasks = _generated(_arithmetic(source), source.count, key)
         case TaskPrompts():
-            return _generated(_reasoning_gym(source, key), source.count, key)
-        case JsonlPrompts():
-            table = Table(base / source.path, (source.prompt, source.reference), key, source.count)
-            return _from_rows(read_jsonl(table), source, key)
-        case ParquetPrompts():
-            table = Table(base / source.path, (source.prompt, source.reference), key, source.count)
-            return _from_rows(read_parquet(table, optional=("id", "family")), source, key)
+            tasks = _generated(_reasoning_gym(source, key), source.count, key)
+        case JsonlPrompts() | ParquetPrompts():
+            return _of_file(source, base, key, frame)
         case _:
             assert_never(source)
+    made = [frame.prompt(task) for task in tasks]
+    refuse([str(one) for one in made if isinstance(one, Bad)])
+    return Loaded(tuple(one for one in made if isinstance(one, Prompt)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What a task becomes a prompt with."""
+
+    tokenizer: Tokenizer
+    context: int
+    max_tokens: int
+
+    def prompt(self, task: _Task) -> Prompt | Bad:
+        """The task tokenised, or why it cannot be used."""
+        try:
+            tokens = prompt_tokens(self.tokenizer, task.asked) if task.messages else self.tokenizer.prompt(task.text)
+        except ValueError as error:
+            return Bad(task.place, str(error))
+        room = self.context - self.max_tokens
+        if len(tokens) > room:
+            return Bad(
+                task.place,
+                f"prompt of {len(tokens)} tokens, but only {room} fit (context {self.context} less "
+                f"max_tokens {self.max_tokens}) (got {shown(task.text)}); shorten it, lower sampling.max_tokens, "
+                "or raise model.context",
+            )
+        return Prompt(task.id, task.text, tokens, task.reference, task.family, task.messages)
 
 
 # ---------------------------------------------------------------- generated
@@ -157,47 +182,66 @@ def _reasoning_gym(source: TaskPrompts, key: str) -> Iterator[tuple[str, str, st
 # ---------------------------------------------------------------- files
 
 
-def _from_rows(rows: Sequence[Row], source: JsonlPrompts | ParquetPrompts, key: str) -> list[_Task]:
+_Source = JsonlPrompts | ParquetPrompts
+
+
+def _of_file(source: _Source, base: Path, key: str, frame: _Frame) -> Loaded:
     split = key.rpartition(".")[2]
-    faults: list[str] = []
-    tasks: list[_Task] = []
+    references = _references(source)
+    forms = tuple((source.prompt, one) for one in references) or ((source.prompt,),)
+    table = Table(
+        base / source.path, source.kind, forms, key, ("id", "family"), source.count, source.on_bad_row == "skip"
+    )
     places: dict[str, str] = {}
-    for index, row in enumerate(rows):
-        task = _from_row(row, source, f"{split}-{index}")
+
+    def make(row: Row) -> Prompt | str:
+        task = _from_row(row, source, f"{split}-{row.ordinal}")
         if isinstance(task, str):
-            faults.append(task)
-        elif task.id in places:
-            faults.append(f"{row.place}: id: stands already at {places[task.id]} (got '{task.id}'); make ids unique")
-        else:
-            places[task.id] = row.place
-            tasks.append(task)
-    refuse(faults)
-    return tasks
+            return task
+        if task.id in places:
+            return f"id: stands already at {places[task.id]} (got '{task.id}'); make ids unique"
+        places[task.id] = row.place
+        made = frame.prompt(task)
+        return made.reason if isinstance(made, Bad) else made
+
+    found, report = read_all(table, make)
+    return Loaded(tuple(found), report)
 
 
-def _from_row(row: Row, source: JsonlPrompts | ParquetPrompts, default_id: str) -> _Task | str:
+def _references(source: _Source) -> tuple[str, ...]:
+    """Columns that may hold the reference, the first that a row has; none where the verifier reads nothing."""
+    if source.reference is None:
+        return ()
+    return (source.reference, *(("answer", "solution") if source.reference == "reference" else ()))
+
+
+def _from_row(row: Row, source: _Source, default_id: str) -> _Task | str:
     """The task, or the fault in words."""
-    text = row.values[source.prompt]
-    if not isinstance(text, str) or not text:
-        return f"{row.place}: {source.prompt}: not a text (got {shown(text)}); a prompt is a non-empty string"
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return f"{row.place}: {source.prompt}: holds a lone surrogate at {error.start} (got {shown(text)}); remove it"
-    reference = row.values[source.reference]
-    try:
-        dumped = json.dumps(reference)
-    except (TypeError, ValueError):
-        kind = type(reference).__name__
-        return f"{row.place}: {source.reference}: {kind} has no JSON form (got {shown(reference)}); store it as text"
     name = row.values.get("id")
+    try:
+        prompt = one_text(read_text(row.values[source.prompt], source.prompt))
+        reference = _reference(row, source)
+    except ValueError as error:
+        return str(error)
     return _Task(
         place=row.place,
         id=default_id if name is None else str(name),
-        text=text,
-        reference=dumped,
+        text=last_said(prompt),
+        reference=reference,
         family=str(row.values.get("family") or ""),
+        messages=() if isinstance(prompt, str) else prompt,
     )
+
+
+def _reference(row: Row, source: _Source) -> str:
+    """The reference as JSON. ValueError where it has no such form."""
+    column = next((one for one in _references(source) if one in row.values), None)
+    value = None if column is None else row.values[column]
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = type(value).__name__
+        raise ValueError(f"{column}: {kind} has no JSON form (got {shown(value)}); store it as text") from error
 
 
 # ---------------------------------------------------------------- use
@@ -205,15 +249,20 @@ def _from_row(row: Row, source: JsonlPrompts | ParquetPrompts, default_id: str) 
 
 def disjoint(train: Sequence[Prompt], probe: Sequence[Prompt]) -> None:
     """Raise `BadInput` when a held-out prompt also stands in train, by text: it would measure memory."""
-    trained: Mapping[str, str] = {prompt.text.strip(): prompt.id for prompt in train}
+    trained: Mapping[Text, str] = {_known(prompt): prompt.id for prompt in train}
     refuse(
         [
-            f"prompts.probe: {p.id} also stands in prompts.train as {trained[p.text.strip()]} (got {shown(p.text)}); "
+            f"prompts.probe: {p.id} also stands in prompts.train as {trained[_known(p)]} (got {shown(p.text)}); "
             "take it out of one of them"
             for p in probe
-            if p.text.strip() in trained
+            if _known(p) in trained
         ]
     )
+
+
+def _known(prompt: Prompt) -> Text:
+    """What tells a prompt from others: its conversation, or its text without the blanks around."""
+    return prompt.messages or prompt.text.strip()
 
 
 def at_step(prompts: Sequence[Prompt], step: int, count: int, seed: int) -> list[Prompt]:

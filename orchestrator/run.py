@@ -229,6 +229,9 @@ def _drive(pipeline: Pipeline, directory: RunDirectory, inputs: build.Inputs, fo
         attempt = Attempt(pipeline, directory, inputs, ledger, progress, scalars)
         restored = _restore(attempt, found)
         ledger.event("started", step=attempt.state.step, resumed=restored is not None)
+        for report in inputs.reports:
+            if report.lost:
+                ledger.event("bad_rows", file=report.path, count=report.lost, examples=report.bad)
         code = _finish(attempt, restored)
     write_report(directory.root)
     print_summary(directory.root)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import tokenizers
 
 from policies.model_folder import read_json
+from policies.prompt import Message
 from policies.trajectory import Int32
 
 _ANSWER = "(the-answer-stands-here)"
@@ -85,6 +86,19 @@ class Tokenizer:
         messages = [{"role": "user", "content": text}]
         rendered = self.template.render(messages=messages, add_generation_prompt=True, **self._template_names())
         return self._encode(rendered, framed=False)
+
+    def rendered(self, messages: Sequence[Message], *, reply: bool = False) -> str:
+        """The conversation as the chat template writes it; `reply` adds the opening of the assistant's next turn.
+
+        Raises ValueError where the model has no chat template, or the template refuses the conversation.
+        """
+        if self.template is None:
+            raise ValueError("the model has no chat template, which a conversation needs; give the text alone")
+        spoken = [{"role": one.role, "content": one.content} for one in messages]
+        try:
+            return self.template.render(messages=spoken, add_generation_prompt=reply, **self._template_names())
+        except (jinja2.TemplateError, TypeError) as error:
+            raise ValueError(f"the model's chat template fails on the conversation: {error}") from error
 
     def response(self, text: str) -> Int32:
         """Tokens of a whole response: the text, then the end token."""

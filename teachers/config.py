@@ -22,23 +22,75 @@ class ChainSolver(Strict):
     marker: str = "####"
 
 
-class JsonlDemonstrations(Strict):
-    """Rows of {prompt, response} (text) in a JSON-lines file."""
+class DataFile(Strict):
+    """A user's data: where they lie, and what becomes of bad rows."""
+
+    path: str
+    """A file (.jsonl, .jsonl.gz, .parquet), a folder of shards, or a pattern such as data/train-*.parquet."""
+    count: Annotated[int, Field(ge=1)] | None = None
+    """Take the first so many rows; all by default."""
+    on_bad_row: Literal["refuse", "skip"] = "refuse"
+    """refuse: bad rows are told and the run does not start; skip: they are counted, told in the ledger, passed over."""
+
+
+class JsonlDemonstrations(DataFile):
+    """Rows of a JSON-lines file: {prompt, response}, {messages} or {text}."""
 
     kind: Literal["jsonl"] = "jsonl"
-    path: str
     prompt: str = "prompt"
-    """Key of the prompt's text; matched with the training prompts' text."""
+    """Column of the prompt, a text or a conversation; a strand that asks by prompt finds it under prompts.train."""
     response: str = "response"
+    """Column of the response; by default `completion` serves as well."""
+    messages: str = "messages"
+    """Column of whole conversations, for rows without a prompt; by default `conversations` serves as well."""
+    text: str = "text"
+    """Column of plain text, for rows that have neither."""
 
 
-class ParquetDemonstrations(Strict):
-    """Columns of prompt and response text in a Parquet file."""
+class ParquetDemonstrations(DataFile):
+    """Columns of a Parquet file: prompt and response, messages, or text."""
 
     kind: Literal["parquet"] = "parquet"
-    path: str
     prompt: str = "prompt"
+    """Column of the prompt, a text or a conversation; a strand that asks by prompt finds it under prompts.train."""
     response: str = "response"
+    """Column of the response; by default `completion` serves as well."""
+    messages: str = "messages"
+    """Column of whole conversations, for rows without a prompt; by default `conversations` serves as well."""
+    text: str = "text"
+    """Column of plain text, for rows that have neither."""
+
+
+class Preferences(DataFile):
+    """Pairs {prompt, chosen, rejected}, {chosen, rejected}, or ranked lists {prompt, completions, scores or ranks}."""
+
+    kind: Literal["jsonl", "parquet"]
+    prompt: str = "prompt"
+    """Column of the prompt; without it the prompt is what chosen and rejected begin with alike."""
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    completions: str = "completions"
+    """Column of a list of completions, the best of which is chosen and the others rejected."""
+    scores: str = "scores"
+    """Column of a list of numbers, higher is better; by default `ranks`, 1 is best, serves as well."""
+    margin: str = "margin"
+    """Column of how much better the chosen one is, where a row has it."""
+
+
+class Labels(DataFile):
+    """Unary labels {prompt, completion, label}, or step labels {prompt, completions, labels}."""
+
+    kind: Literal["jsonl", "parquet"]
+    prompt: str = "prompt"
+    completion: str = "completion"
+    label: str = "label"
+    """Column of true or false: whether the completion is wanted."""
+    completions: str = "completions"
+    """Column of the list of steps."""
+    labels: str = "labels"
+    """Column of the list of step labels: true, false, a number, or null where nothing is said."""
+    separator: str = "\n"
+    """Follows each step; its last token bears the step's label."""
 
 
 class ModelDemonstrations(Strict):

@@ -3,16 +3,16 @@
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 
 import numpy as np
 
-from policies.bad_input import BadInput, refuse, shown
+from policies.bad_input import MOST_LINES, BadInput, refuse, shown
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
-from policies.trajectory import FinishReason, Int32, Origin, Producer, Trajectory
+from policies.trajectory import Int32, Trajectory
 from teachers import careless, chain_solver
 from teachers.config import (
     CarelessTeacher,
@@ -22,8 +22,11 @@ from teachers.config import (
     ModelDemonstrations,
     ParquetDemonstrations,
 )
+from teachers.conversations import Text, Written, one_text, plain, read_text, whole, written
 from teachers.draws import draw
-from teachers.rows import Row, Table, read_jsonl, read_parquet
+from teachers.given import Names, Reading, fitting, row_name, stem, trajectory
+from teachers.rows import Row, Table, form_of
+from teachers.streams import Report, Stream, stream
 
 KEY = "demonstrations"
 """Where they are configured in the pipeline file."""
@@ -34,17 +37,24 @@ class DemonstrationSet:
     """Trajectories that teach, by prompt. Draws are pure functions: a resumed run needs no cursor."""
 
     name: str
-    by_prompt: Mapping[str, tuple[Trajectory, ...]]
-    flat: tuple[Trajectory, ...]
-    """Every demonstration, in a fixed order."""
+    by_prompt: Mapping[str, Sequence[int]]
+    """Prompt of prompts.train -> the numbers of its demonstrations in `flat`."""
+    flat: Sequence[Trajectory] | Stream[Trajectory]
+    """Every demonstration, in a fixed order; those of a file are made when they are asked for."""
+    report: Report | None = None
+    """What became of a file's rows."""
+    strangers: tuple[str, ...] = ()
+    """The first rows, in words, that answer no prompt of prompts.train."""
+    strange: int = 0
+    """How many such rows there are."""
 
     @classmethod
     def of(cls, name: str, trajectories: Sequence[Trajectory]) -> "DemonstrationSet":
         """Group trajectories by their prompt."""
-        by_prompt: dict[str, list[Trajectory]] = defaultdict(list)
-        for trajectory in trajectories:
-            by_prompt[trajectory.prompt_id].append(trajectory)
-        return cls(name, {key: tuple(found) for key, found in by_prompt.items()}, tuple(trajectories))
+        by_prompt: dict[str, list[int]] = defaultdict(list)
+        for index, one in enumerate(trajectories):
+            by_prompt[one.prompt_id].append(index)
+        return cls(name, dict(by_prompt), tuple(trajectories))
 
     def __len__(self) -> int:
         return len(self.flat)
@@ -52,104 +62,48 @@ class DemonstrationSet:
     def for_prompt(self, prompt_id: str, index: int = 0) -> Trajectory | None:
         """The prompt's demonstration number `index`, or None when it has not so many."""
         found = self.by_prompt.get(prompt_id, ())
-        return found[index] if index < len(found) else None
+        return self.flat[found[index]] if index < len(found) else None
 
     def at_step(self, step: int, count: int, seed: int) -> list[Trajectory]:
         """`count` demonstrations for a step, epoch by epoch through a seeded order."""
         return [self.flat[index] for index in draw(len(self.flat), step, count, seed)]
 
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """A response before it is tokenised; `place` names it in an error."""
-
-    place: str
-    prompt: Prompt
-    text: str
+    def refuse_strangers(self) -> None:
+        """Raise `BadInput` where rows answer no training prompt: a strand that asks by prompt would never see them."""
+        rest = self.strange - len(self.strangers)
+        more = [f"... and {rest} more fault{'s' if rest > 1 else ''} of the same input"] if rest else []
+        if self.strange:
+            raise BadInput([*self.strangers, *more])
 
 
 def load(
     config: Demonstrations, prompts: Sequence[Prompt], tokenizer: Tokenizer, *, base: Path, seed: int, context: int
 ) -> DemonstrationSet:
-    """Demonstrations for the training prompts, tokenised, each ending with the end token.
+    """Demonstrations, tokenised, each ending with the end token; those of a file may be of prompts of their own.
 
     `base` is the pipeline file's folder, `context` the longest prompt plus response. Raises `BadInput` with all faults.
     """
-    name, written = _written(config, prompts, base, seed)
-    faults: list[str] = []
-    trajectories: list[Trajectory] = []
-    counts: dict[str, int] = defaultdict(int)
-    for one in written:
-        tokens = _tokens(one, tokenizer, context)
-        if isinstance(tokens, str):
-            faults.append(tokens)
-            continue
-        trajectories.append(given(one.prompt, tokens, one.text, name=name, index=counts[one.prompt.id]))
-        counts[one.prompt.id] += 1
-    refuse(faults)
-    return DemonstrationSet.of(name, trajectories)
-
-
-def _tokens(one: _Written, tokenizer: Tokenizer, context: int) -> Int32 | str:
-    """The response's tokens, or the fault in words."""
-    try:
-        tokens = tokenizer.response(one.text)
-    except ValueError as error:
-        return f"{one.place}: {error}"
-    room = context - len(one.prompt.tokens)
-    if len(tokens) > room:
-        return (
-            f"{one.place}: response of {len(tokens)} tokens, but only {room} fit (context {context} less the prompt's "
-            f"{len(one.prompt.tokens)}) (got {shown(one.text)}); shorten it, or raise model.context"
-        )
-    return tokens
-
-
-def given(prompt: Prompt, tokens: Int32, text: str, *, name: str, index: int) -> Trajectory:
-    """A response that was written elsewhere: every token a demonstration's, its probability unknown."""
-    size = len(tokens)
-    return Trajectory(
-        id=f"{name}-{prompt.id}-{index}",
-        prompt_id=prompt.id,
-        group_id=prompt.id,
-        producer=Producer.DEMONSTRATION,
-        model=name,
-        version=-1,
-        train_context=prompt.tokens,
-        behavior_context=prompt.tokens,
-        teacher_context=prompt.tokens,
-        tokens=tokens,
-        origin=np.full(size, Origin.DEMONSTRATION, np.int8),
-        token_version=np.full(size, -1, np.int32),
-        train_mask=np.ones(size, np.bool_),
-        behavior_logps=np.full(size, np.nan, np.float32),
-        finish_reason=FinishReason.GIVEN,
-        text=text,
-    )
-
-
-# ---------------------------------------------------------------- who writes
-
-
-def _written(
-    config: Demonstrations, prompts: Sequence[Prompt], base: Path, seed: int
-) -> tuple[str, Sequence[_Written]]:
-    """The set's name, and its responses."""
     match config:
         case CarelessTeacher():
-            return config.kind, _worked(prompts, lambda p: careless.work(p.text, config.carelessness, _draws(seed, p)))
+            work = _worked(prompts, lambda p: careless.work(p.text, config.carelessness, _draws(seed, p)))
         case ChainSolver():
-            return config.kind, _worked(prompts, lambda p: chain_solver.work(p.text, p.reference, config.marker))
-        case JsonlDemonstrations():
-            table = Table(base / config.path, (config.prompt, config.response), KEY)
-            return Path(config.path).stem, _matched(read_jsonl(table), config, prompts)
-        case ParquetDemonstrations():
-            table = Table(base / config.path, (config.prompt, config.response), KEY)
-            return Path(config.path).stem, _matched(read_parquet(table), config, prompts)
+            work = _worked(prompts, lambda p: chain_solver.work(p.text, p.reference, config.marker))
+        case JsonlDemonstrations() | ParquetDemonstrations():
+            return _of_file(config, prompts, Reading(tokenizer, base, context))
         case ModelDemonstrations():
             raise BadInput([f"{KEY}.kind: a model writes these when the run starts; they cannot be read (got 'model')"])
         case _:
             assert_never(config)
+    return DemonstrationSet.of(config.kind, _tokenised(work, config.kind, tokenizer, context))
+
+
+def given(prompt: Prompt, tokens: Int32, text: str, *, name: str, index: int) -> Trajectory:
+    """A response that was written elsewhere: every token a demonstration's, its probability unknown."""
+    response = Written(prompt.tokens, tokens, np.ones(len(tokens), np.bool_), text)
+    return trajectory(Names(f"{name}-{prompt.id}-{index}", prompt.id, name), response)
+
+
+# ---------------------------------------------------------------- written by rule
 
 
 def _draws(seed: int, prompt: Prompt) -> random.Random:
@@ -157,39 +111,125 @@ def _draws(seed: int, prompt: Prompt) -> random.Random:
     return random.Random(f"{seed}:{prompt.text}")
 
 
-def _worked(prompts: Sequence[Prompt], teacher: Callable[[Prompt], str]) -> list[_Written]:
+def _worked(prompts: Sequence[Prompt], teacher: Callable[[Prompt], str]) -> list[tuple[Prompt, str]]:
     faults: list[str] = []
-    written: list[_Written] = []
+    work: list[tuple[Prompt, str]] = []
     for prompt in prompts:
         try:
-            written.append(_Written(f"{KEY}: prompt {prompt.id}", prompt, teacher(prompt)))
+            work.append((prompt, teacher(prompt)))
         except ValueError as error:
             faults.append(f"{KEY}: prompt {prompt.id}: {error} (got {shown(prompt.text)}); choose another teacher")
     refuse(faults)
-    return written
+    return work
 
 
-def _matched(
-    rows: Sequence[Row], config: JsonlDemonstrations | ParquetDemonstrations, prompts: Sequence[Prompt]
-) -> list[_Written]:
-    """The rows with the training prompts they answer; a row that answers none is a fault."""
-    by_text = {prompt.text: prompt for prompt in prompts}
-    found = [_match(row, config, by_text) for row in rows]
-    refuse([one for one in found if isinstance(one, str)])
-    return [one for one in found if isinstance(one, _Written)]
+def _tokenised(work: Sequence[tuple[Prompt, str]], name: str, tokenizer: Tokenizer, context: int) -> list[Trajectory]:
+    faults: list[str] = []
+    found: list[Trajectory] = []
+    for prompt, text in work:
+        try:
+            tokens = tokenizer.response(text)
+            fitting(Written(prompt.tokens, tokens, np.ones(len(tokens), np.bool_), text), context)
+        except ValueError as error:
+            faults.append(f"{KEY}: prompt {prompt.id}: {error}")
+            continue
+        found.append(given(prompt, tokens, text, name=name, index=0))
+    refuse(faults)
+    return found
 
 
-def _match(
-    row: Row, config: JsonlDemonstrations | ParquetDemonstrations, by_text: Mapping[str, Prompt]
-) -> _Written | str:
-    """The row as a response to its prompt, or the fault in words."""
-    prompt, response = row.values[config.prompt], row.values[config.response]
-    for name, value in ((config.prompt, prompt), (config.response, response)):
-        if not isinstance(value, str) or not value:
-            return f"{row.place}: {name}: not a text (got {shown(value)}); it is a non-empty string"
-    if prompt not in by_text:
-        return (
-            f"{row.place}: {config.prompt}: no such prompt among prompts.train (got {shown(prompt)}); "
-            "remove the row, or add the prompt there (its count may leave it out)"
-        )
-    return _Written(row.place, by_text[prompt], response)
+# ---------------------------------------------------------------- files
+
+_Config = JsonlDemonstrations | ParquetDemonstrations
+
+
+def _of_file(config: _Config, prompts: Sequence[Prompt], reading: Reading) -> DemonstrationSet:
+    """The rows of a file, each checked; of which prompt they are is kept, what they say is not."""
+    name = stem(config.path)
+    numbers = {prompt.messages or prompt.text: number for number, prompt in enumerate(prompts)}
+    strangers = _Strangers(config.prompt)
+
+    def make(row: Row) -> Trajectory | str:
+        try:
+            asked, response = _response(row, config, reading.tokenizer)
+            response = fitting(response, reading.context)
+        except ValueError as error:
+            return str(error)
+        prompt_id = prompts[numbers[asked]].id if asked in numbers else row_name(row, name)
+        return trajectory(Names(f"{name}-{prompt_id}-{row.ordinal}", prompt_id, name), response)
+
+    def tag(row: Row, _: Trajectory) -> int:
+        asked = _asked(row, config)
+        if asked not in numbers:
+            strangers.add(row, asked)
+        return numbers.get(asked, -1)
+
+    flat, report = stream(_table(config, reading.base), make, tag)
+    by_prompt: dict[str, list[int]] = defaultdict(list)
+    for number, prompt in enumerate(flat.tags):
+        if prompt >= 0:
+            by_prompt[prompts[prompt].id].append(number)
+    return DemonstrationSet(name, dict(by_prompt), flat, report, tuple(strangers.told), strangers.count)
+
+
+@dataclass(slots=True)
+class _Strangers:
+    """Rows that answer no training prompt."""
+
+    column: str
+    told: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, row: Row, asked: Text) -> None:
+        """One more; the first ones are told."""
+        self.count += 1
+        if len(self.told) < MOST_LINES:
+            self.told.append(
+                f"{row.place}: {self.column}: no such prompt among prompts.train (got {shown(asked)}), and a strand "
+                "asks by prompt; remove the row, or add the prompt there (its count may leave it out)"
+            )
+
+
+def _forms(config: _Config) -> tuple[tuple[str, ...], ...]:
+    """The sets of columns that make a demonstration; names that are TRL's serve beside the defaults."""
+    responses = [config.response, *(["completion"] if config.response == "response" else [])]
+    talks = [config.messages, *(["conversations"] if config.messages == "messages" else [])]
+    return tuple([(config.prompt, one) for one in responses] + [(one,) for one in (*talks, config.text)])
+
+
+def _table(config: _Config, base: Path) -> Table:
+    forms = _forms(config)
+    return Table(base / config.path, config.kind, forms, KEY, ("id",), config.count, config.on_bad_row == "skip")
+
+
+def _asked(row: Row, config: _Config) -> Text:
+    """The row's prompt; empty where it is plain text without one."""
+    form = form_of(row, _forms(config)) or ()
+    if len(form) == 2:
+        return one_text(read_text(row.values[config.prompt], config.prompt))
+    messages = read_text(row.values[form[0]], form[0]) if form != (config.text,) else ""
+    if isinstance(messages, str):
+        return ""
+    first = next((index for index, one in enumerate(messages) if one.role == "assistant"), 0)
+    return one_text(messages[:first])
+
+
+def _response(row: Row, config: _Config, tokenizer: Tokenizer) -> tuple[Text, Written]:
+    """The prompt and the response after it. ValueError says what is wrong with the row."""
+    form = form_of(row, _forms(config)) or ()
+    values = [row.values[name] for name in form]
+    if len(form) == 2:
+        prompt, response = read_text(values[0], form[0]), read_text(values[1], form[1])
+        return _asked(row, config), written(tokenizer, prompt, response)
+    if form == (config.text,):
+        return "", _alone(tokenizer, plain(values[0], config.text))
+    messages = read_text(values[0], form[0])
+    if isinstance(messages, str):
+        raise ValueError(f"{form[0]}: not a list of messages (got {shown(messages)}); it is [{{role, content}}, ...]")
+    return _asked(row, config), whole(tokenizer, messages)
+
+
+def _alone(tokenizer: Tokenizer, text: str) -> Written:
+    """Plain text without a prompt: nothing comes before its first token, which therefore is the context."""
+    tokens = tokenizer.response(text)
+    return Written(tokens[:1], tokens[1:], np.ones(len(tokens) - 1, np.bool_), text)

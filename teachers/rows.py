@@ -1,13 +1,31 @@
-"""Rows of a user's data file, JSON lines or Parquet, with the place of each for error messages."""
+"""Rows of a user's data: JSON lines (also gzipped) or Parquet, one file or many shards, each row with its place.
 
+A row is read or it is `Bad`: its place and the reason in words. A file that cannot be read to its end is no bad row but
+bad input: nobody knows how many rows it had.
+"""
+
+import glob
+import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
-from policies.bad_input import BadInput, near, refuse, shown
+from policies.bad_input import BadInput, near, shown
+
+LONGEST_LINE = 64 << 20
+"""Bytes of one JSON line; a longer one is passed over piece by piece, so that memory stays flat."""
+
+BATCH = 64
+"""Parquet rows decoded at a time."""
+
+SUFFIXES = {"jsonl": (".jsonl", ".jsonl.gz", ".json", ".json.gz"), "parquet": (".parquet",)}
+"""What the files of a folder are called; the first is the usual one."""
+
+_SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,127 +34,233 @@ class Row:
 
     place: str
     values: Mapping[str, Any]
+    ordinal: int = 0
+    """Which of the table's rows it is, over all shards, good and bad, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A row that cannot be used, and why."""
+
+    place: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A data file as the pipeline names it: where it lies, which columns are read, and the key that named it."""
+    """Data as the pipeline names them: where they lie, which columns are read, and the key that named them."""
 
     path: Path
-    columns: tuple[str, ...]
-    """Must exist in every row."""
+    """A file, a folder of shards, or a glob of them; shards are read in the order of their names."""
+    kind: Literal["jsonl", "parquet"]
+    forms: tuple[tuple[str, ...], ...]
+    """Sets of columns; a row has all of one set at least, the first being what is asked for where it has none."""
     key: str
     """Dotted key in the pipeline file, such as prompts.train."""
+    optional: tuple[str, ...] = ()
+    """Columns that are read where they exist."""
     count: int | None = None
     """First so many rows; all by default."""
+    skip: bool = False
+    """Whether bad rows are counted and passed over, in place of refusing the whole."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that may be read, each once."""
+        return tuple(dict.fromkeys([*(name for form in self.forms for name in form), *self.optional]))
 
 
-def read_jsonl(table: Table) -> list[Row]:
-    """Rows of a JSON-lines file; blank lines are passed over.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row as it lies in its file."""
 
-    Raises `BadInput` with every bad row: not JSON, not an object, or without a column.
-    """
-    faults: list[str] = []
-    rows: list[Row] = []
-    for place, line in _lines(table):
-        row = _jsonl_row(place, line, table.columns)
-        if isinstance(row, str):
-            faults.append(row)
-        else:
-            rows.append(row)
-    refuse(faults)
-    if not rows:
-        raise BadInput([f"{table.path}: {table.key}.path: the file has no rows; write one JSON object a line"])
-    return rows
+    number: int
+    """Line (from 1) or row (from 1) in its file."""
+    offset: int
+    """Byte where the line begins, in the file or, if that is compressed, in its text; -1 for Parquet."""
+    size: int
+    """Bytes of the line; 0 for Parquet."""
+    row: Row | Bad
 
 
-def _lines(table: Table) -> Iterator[tuple[str, str]]:
-    """(place, text) of the lines that hold something, at most `count`."""
-    raw = _bytes(table).splitlines()
-    filled = ((number, line) for number, line in enumerate(raw, start=1) if line.strip())
-    for number, line in islice(filled, table.count):
-        try:
-            yield f"{table.path}:{number}", line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            yield f"{table.path}:{number}", f"not UTF-8 at byte {error.start}: {line[:40]!r}"
+def form_of(row: Row, forms: Sequence[Sequence[str]]) -> tuple[str, ...] | None:
+    """The first set of columns that the row has with values, else the first whose columns it has at all."""
+    for filled in (True, False):
+        for form in forms:
+            if all(name in row.values and (not filled or row.values[name] is not None) for name in form):
+                return tuple(form)
+    return None
 
 
-def _bytes(table: Table) -> bytes:
-    _refuse_missing(table)
-    return table.path.read_bytes()
+# ---------------------------------------------------------------- files
 
 
-def _refuse_missing(table: Table) -> None:
+def shards(table: Table) -> list[Path]:
+    """The table's files in the order of their names. Raises `BadInput` where there are none."""
     if table.path.is_file():
-        return
+        return [table.path]
+    if table.path.is_dir():
+        return _of_folder(table)
+    if glob.has_magic(str(table.path)):
+        found = sorted(path for name in glob.glob(str(table.path)) if (path := Path(name)).is_file())
+        if not found:
+            raise BadInput(
+                [f"{table.key}.path: the pattern matches no file (got '{table.path}'); check folder and name"]
+            )
+        return found
     folder = table.path.parent
     names = [f.name for f in folder.iterdir()] if folder.is_dir() else []
-    problem = "is a folder, not a file" if table.path.is_dir() else "no such file"
     raise BadInput(
         [
-            f"{table.key}.path: {problem} (got '{table.path}'){near(table.path.name, names)}; "
+            f"{table.key}.path: no such file (got '{table.path}'){near(table.path.name, names)}; "
             "paths are relative to the pipeline file"
         ]
     )
 
 
-def _jsonl_row(place: str, line: str, columns: Sequence[str]) -> Row | str:
-    """The row, or the fault in words."""
+def _of_folder(table: Table) -> list[Path]:
+    """A folder's shards; those of several splits would mix what is held out into what is trained on."""
+    endings = SUFFIXES[table.kind]
+    found = sorted(path for path in table.path.iterdir() if path.name.endswith(endings) and path.is_file())
+    if not found:
+        problem = f"is a folder without {', '.join(f'*{one}' for one in endings[:2])}"
+        raise BadInput([f"{table.key}.path: {problem} (got '{table.path}'); give the folder that holds the shards"])
+    splits = sorted({match["split"] for path in found if (match := _SHARD.match(path.name))})
+    if len(splits) > 1:
+        fix = f"name one with a pattern, such as '{table.path}/{splits[-1]}-*{endings[0]}'"
+        raise BadInput([f"{table.key}.path: holds several splits, {', '.join(splits)} (got '{table.path}'); {fix}"])
+    return found
+
+
+def lines(table: Table, path: Path, first: int) -> Iterator[Line]:
+    """Every row of one shard; `first` is the ordinal of its first. Raises `BadInput` where the file breaks off."""
+    return _parquet(table, path, first) if table.kind == "parquet" else _jsonl(table, path, first)
+
+
+# ---------------------------------------------------------------- JSON lines
+
+
+def _jsonl(table: Table, path: Path, first: int) -> Iterator[Line]:
+    offset, number, filled = 0, 0, 0
     try:
+        with open_text(path) as file:
+            while raw := file.readline(LONGEST_LINE):
+                number += 1
+                size = len(raw) if raw.endswith(b"\n") or len(raw) < LONGEST_LINE else len(raw) + _rest(file)
+                if raw.strip():
+                    place, ordinal = f"{path}:{number}", first + filled
+                    filled += 1
+                    too_long = size > LONGEST_LINE
+                    row = _far_too_long(place) if too_long else parse(raw, place, ordinal, table.forms, number == 1)
+                    yield Line(number, offset, size, row)
+                offset += size
+    except (OSError, EOFError, zlib.error) as error:
+        problem = f"not readable past line {number}: {shown(str(error), 120)}"
+        raise BadInput([f"{path}: {table.key}.path: {problem}; fetch the file again"]) from error
+
+
+def open_text(path: Path) -> BinaryIO | gzip.GzipFile:
+    """The file's bytes, decompressed where its name ends in .gz."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _rest(file: BinaryIO | gzip.GzipFile) -> int:
+    """Read on to the end of the line; how many bytes that was."""
+    size = 0
+    while piece := file.readline(LONGEST_LINE):
+        size += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return size
+
+
+def _far_too_long(place: str) -> Bad:
+    return Bad(place, f"a line longer than {LONGEST_LINE >> 20} MiB; write one JSON object a line")
+
+
+def parse(raw: bytes, place: str, ordinal: int, forms: Sequence[Sequence[str]], opening: bool = False) -> Row | Bad:
+    """A line as a row; `opening` lines may start with a byte-order mark."""
+    try:
+        line = raw.decode("utf-8-sig" if opening else "utf-8").strip("\r\n")
         values = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
-        return f"{place}: not JSON: {why} (got {shown(line)}); write one JSON object a line"
+    except UnicodeDecodeError as error:
+        return Bad(place, f"not UTF-8 at byte {error.start} (got {shown(repr(raw[:40]))}); save the file as UTF-8")
+    except (ValueError, RecursionError) as error:
+        return Bad(place, f"not JSON: {_why(error)} (got {shown(line)}); write one JSON object a line")
     if not isinstance(values, dict):
-        return f"{place}: not a JSON object (got {shown(line)}); write one like {{{_sample(columns)}}}"
-    missing = [name for name in columns if name not in values]
-    if missing:
-        return f"{place}: {_missing(missing, list(values))}"
-    return Row(place, values)
+        sample = ", ".join(f'"{name}": ...' for name in forms[0])
+        return Bad(place, f"not a JSON object (got {shown(line)}); write one like {{{sample}}}")
+    row = Row(place, values, ordinal)
+    return row if form_of(row, forms) is not None else Bad(place, absent(forms, list(values)))
 
 
-def _sample(columns: Sequence[str]) -> str:
-    return ", ".join(f'"{name}": ...' for name in columns)
+def _why(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return "nested too deep" if isinstance(error, RecursionError) else str(error)[:80]
 
 
-def _missing(missing: Sequence[str], present: Sequence[str]) -> str:
+def absent(forms: Sequence[Sequence[str]], present: Sequence[str]) -> str:
+    """Which columns are missing of the form that is nearest to what there is."""
+    lacking = [[name for name in form if name not in present] for form in forms]
+    # a form of which the row has something is nearer than one of which it has nothing
+    form, missing = min(zip(forms, lacking, strict=True), key=lambda one: (len(one[1]) == len(one[0]), len(one[1])))
+    if len(missing) == len(form):
+        missing = lacking[0]
     names = ", ".join(f"'{name}'" for name in missing)
     hint = "".join(near(name, present) for name in missing)
-    have = ", ".join(present) or "none"
+    have = ", ".join(map(str, present)) or "none"
     plural = "s" if len(missing) > 1 else ""
+    have = shown(have, 200)[1:-1]
     return f"no column{plural} {names} (got {have}){hint}; name the column in the pipeline file, or add it"
 
 
-def read_parquet(table: Table, optional: Sequence[str] = ()) -> list[Row]:
-    """Rows of a Parquet file, only the columns asked for and those of `optional` that exist.
+# ---------------------------------------------------------------- Parquet
 
-    Raises `BadInput` when the file is not Parquet, lacks a column, or has no rows.
-    """
+
+def _parquet(table: Table, path: Path, first: int) -> Iterator[Line]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    _refuse_missing(table)
+    number = 0
     try:
-        file = pq.ParquetFile(table.path)
-        present = file.schema_arrow.names
-        missing = [name for name in table.columns if name not in present]
-        if missing:
-            raise BadInput([f"{table.path}: {_missing(missing, present)}"])
-        names = list(dict.fromkeys([*table.columns, *(name for name in optional if name in present)]))
-        records = _first_rows(file, names, table.count)
+        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+            names = _columns(table, path, file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=BATCH, columns=names, use_threads=False):
+                for values in _records(batch):
+                    number += 1
+                    place = f"{path}: row {number}"
+                    row = Bad(place, values) if isinstance(values, str) else Row(place, values, first + number - 1)
+                    yield Line(number, -1, 0, row)
     except (pa.ArrowException, OSError) as error:
+        where = f" past row {number}" if number else ""
         raise BadInput(
-            [f"{table.path}: {table.key}.path: not readable as Parquet: {shown(str(error), 120)}"]
+            [f"{path}: {table.key}.path: not readable as Parquet{where}: {shown(str(error), 120)}"]
         ) from error
-    if not records:
-        raise BadInput([f"{table.path}: {table.key}.path: the file has no rows"])
-    return [Row(f"{table.path}: row {index}", record) for index, record in enumerate(records, start=1)]
 
 
-def _first_rows(file: Any, names: Sequence[str], count: int | None) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = []
-    for batch in file.iter_batches(columns=list(names)):
-        records.extend(batch.to_pylist())
-        if count is not None and len(records) >= count:
-            return records[:count]
-    return records
+def _columns(table: Table, path: Path, present: Sequence[str]) -> list[str]:
+    if not any(all(name in present for name in form) for form in table.forms):
+        raise BadInput([f"{path}: {absent(table.forms, present)}"])
+    return [name for name in table.columns if name in present]
+
+
+def _records(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """The batch's rows; one whose values Python cannot hold is told in words."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (ValueError, OverflowError):  # text that is not UTF-8, a date past the year 9999
+        pass
+    for index in range(batch.num_rows):
+        try:
+            (record,) = batch.slice(index, 1).to_pylist()
+        except UnicodeDecodeError as error:
+            yield f"not UTF-8 at byte {error.start}; store the text as UTF-8"
+        except (ValueError, OverflowError) as error:
+            yield f"a value that cannot be read: {shown(str(error), 120)}; store it as text"
+        else:
+            yield record

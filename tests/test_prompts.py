@@ -146,8 +146,9 @@ def test_an_empty_and_an_absent_file(tmp_path, tokenizer):
     assert "data.jsonl: prompts.train.path: the file has no rows" in line
     (line,) = refused(JsonlPrompts(path="dta.jsonl"), tokenizer, tmp_path)
     assert "prompts.train.path: no such file" in line and "did you mean 'data.jsonl'?" in line
-    (line,) = refused(JsonlPrompts(path="."), tokenizer, tmp_path)
-    assert "is a folder, not a file" in line
+    (tmp_path / "empty").mkdir()
+    (line,) = refused(JsonlPrompts(path="empty"), tokenizer, tmp_path)
+    assert "prompts.train.path: is a folder without *.jsonl, *.jsonl.gz" in line
 
 
 def test_bytes_that_are_not_utf8(tmp_path, tokenizer):

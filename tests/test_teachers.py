@@ -230,11 +230,10 @@ def faults(config, tokenizer, folder, context=128):
 
 
 def test_bad_demonstrations_are_named_with_their_rows(tmp_path, tokenizer):
-    first, second, third = faults(
+    first, second = faults(
         jsonl(
             tmp_path,
             {"prompt": "1+1=", "response": 2},
-            {"prompt": "9+9=", "response": "#18"},
             {"prompt": "1+1=", "response": "#2"},
             {"prompt": "2+2=", "response": ""},
         ),
@@ -242,8 +241,20 @@ def test_bad_demonstrations_are_named_with_their_rows(tmp_path, tokenizer):
         tmp_path,
     )
     assert "demos.jsonl:1: response: not a text (got '2')" in first
-    assert "demos.jsonl:2: prompt: no such prompt among prompts.train (got '9+9=')" in second
-    assert "demos.jsonl:4: response: not a text (got '')" in third
+    assert "demos.jsonl:3: response: not a text (got '')" in second
+
+
+def test_a_row_of_another_prompt_is_drawn_for_steps_and_refused_where_a_strand_asks_by_prompt(tmp_path, tokenizer):
+    records = [{"prompt": "9+9=", "response": "#18"}, {"prompt": "1+1=", "response": "#2"}]
+    prompts = prompts_of(tokenizer, "1+1=", "2+2=")
+    found = load(jsonl(tmp_path, *records), prompts, tokenizer, base=tmp_path, seed=0, context=128)
+    assert {t.text for t in found.at_step(0, 2, seed=0)} == {"#18", "#2"}
+    assert [t.prompt_id for t in found.flat] == ["demos-0", "p0"]
+    assert found.for_prompt("p0").text == "#2"
+    with pytest.raises(BadInput) as caught:
+        found.refuse_strangers()
+    (line,) = caught.value.lines
+    assert "demos.jsonl:1: prompt: no such prompt among prompts.train (got '9+9='), and a strand asks by prompt" in line
 
 
 def test_responses_that_do_not_fit_or_cannot_be_written(tmp_path, tokenizer):

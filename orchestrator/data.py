@@ -1,0 +1,104 @@
+"""Everything a run reads beside its model: prompts, and the data sets that its strands ask for."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from orchestrator.config import Pipeline
+from orchestrator.prompts import Loaded, disjoint
+from orchestrator.prompts import read as read_prompts
+from policies.bad_input import BadInput
+from policies.config import Strand
+from policies.prompt import Prompt
+from policies.tokens import Tokenizer
+from teachers import labels, preferences
+from teachers.demonstrations import DemonstrationSet
+from teachers.demonstrations import load as load_demonstrations
+from teachers.given import Reading
+from teachers.labels import LabelSet
+from teachers.preferences import PreferenceSet
+from teachers.streams import Report
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A run's data, checked; None where no strand asks, or where a model writes them later."""
+
+    train: tuple[Prompt, ...]
+    probe: tuple[Prompt, ...] = ()
+    demonstrations: DemonstrationSet | None = None
+    preferences: PreferenceSet | None = None
+    labels: LabelSet | None = None
+    reports: tuple[Report, ...] = ()
+    """What became of the rows, one report a file."""
+
+
+def read(pipeline: Pipeline, strands: Sequence[Strand], tokenizer: Tokenizer, base: Path) -> Data:
+    """Read and check what the strands ask for; `base` is the pipeline file's folder.
+
+    Raises `BadInput` with the faults of every source, one after the other.
+    """
+    faults: list[str] = []
+    reading = Reading(tokenizer, base, pipeline.model.context)
+    train = _tried(faults, lambda: _prompts(pipeline, reading, "train"))
+    probe = _tried(faults, lambda: _prompts(pipeline, reading, "probe"))
+    prompts, held_out = (one.prompts if one else () for one in (train, probe))
+    _tried(faults, lambda: disjoint(prompts, held_out))
+    given = _tried(faults, lambda: _demonstrations(pipeline, strands, prompts, reading) if train else None)
+    compared = _tried(faults, lambda: _preferences(pipeline, strands, reading))
+    judged = _tried(faults, lambda: _labels(pipeline, strands, reading))
+    if faults:
+        raise BadInput(faults)
+    sources = (train, probe, given, compared, judged)
+    reports = tuple(one.report for one in sources if one is not None and one.report is not None)
+    return Data(prompts, held_out, given, compared, judged, reports)
+
+
+def _tried(faults: list[str], load: Callable[[], T]) -> T | None:
+    """What is loaded, or its faults among the others."""
+    try:
+        return load()
+    except BadInput as error:
+        faults += error.lines
+        return None
+
+
+def _asked(strands: Sequence[Strand], producer: str) -> bool:
+    return any(strand.source.producer == producer for strand in strands)
+
+
+def _prompts(pipeline: Pipeline, reading: Reading, which: str) -> Loaded | None:
+    source = pipeline.prompts.train if which == "train" else pipeline.prompts.probe
+    if source is None:
+        return None
+    longest = max(stage.sampling.max_tokens for stage in pipeline.stages)
+    room: dict[str, Any] = {"base": reading.base, "context": reading.context, "max_tokens": longest}
+    return read_prompts(source, reading.tokenizer, key=f"prompts.{which}", **room)
+
+
+def _demonstrations(
+    pipeline: Pipeline, strands: Sequence[Strand], prompts: Sequence[Prompt], reading: Reading
+) -> DemonstrationSet | None:
+    """The pipeline's demonstrations; where a strand asks by prompt, each must answer one of the training prompts."""
+    config = pipeline.demonstrations
+    asking = [strand.source for strand in strands if strand.source.producer == "demonstration" or strand.source.prefix]
+    if config is None or config.kind == "model" or not asking:
+        return None  # a model's are written once the actors are up
+    room: dict[str, Any] = {"base": reading.base, "context": reading.context}
+    found = load_demonstrations(config, prompts, reading.tokenizer, seed=pipeline.seed, **room)
+    if any(source.per_prompt for source in asking):
+        found.refuse_strangers()
+    return found
+
+
+def _preferences(pipeline: Pipeline, strands: Sequence[Strand], reading: Reading) -> PreferenceSet | None:
+    asked = _asked(strands, "preference")
+    return preferences.load(pipeline.preferences, reading) if asked and pipeline.preferences is not None else None
+
+
+def _labels(pipeline: Pipeline, strands: Sequence[Strand], reading: Reading) -> LabelSet | None:
+    asked = _asked(strands, "labelled")
+    return labels.load(pipeline.labels, reading) if asked and pipeline.labels is not None else None
