@@ -65,8 +65,7 @@ def _group(place: int, example: Example) -> Hashable:
 
 
 def _set(place: int, example: Example) -> Hashable:
-    preference = example.trajectory.preference
-    return ("one", place) if preference is None else ("set", preference.set_id)
+    return ("one", place) if example.together is None else ("set", example.together)
 
 
 def _deal(units: Sequence[list[tuple[int, Example]]], bins: int) -> list[list[tuple[int, Example]]]:

@@ -335,7 +335,7 @@ def _by_trajectory(examples: Sequence[Example]) -> dict[str, Tensor]:
     preferences = [example.trajectory.preference for example in examples]
     return {
         "group_B": _numbered([example.trajectory.group_id for example in examples]),
-        "set_B": _numbered([None if one is None else one.set_id for one in preferences]),
+        "set_B": _numbered([None if one is None or not one.set_id else one.set_id for one in preferences]),
         "label_B": torch.tensor([float("nan") if one is None else one.label for one in preferences]),
         "margin_B": torch.tensor([float("nan") if one is None else one.margin for one in preferences]),
         "strand_B": torch.tensor([example.strand for example in examples], dtype=torch.int64),

@@ -45,3 +45,11 @@ class Example:
     """[T] which part (turn, step) of the response each token is of; -1 for none."""
     unit: str = ""
     """Examples of one unit are never parted over micro-batches and ranks; empty: its preference set, if it has one."""
+
+    @property
+    def together(self) -> str | None:
+        """Name shared by the examples that must not be parted from this one; None where it may go anywhere."""
+        if self.unit:
+            return self.unit
+        preference = self.trajectory.preference
+        return preference.set_id if preference is not None and preference.set_id else None

@@ -92,7 +92,8 @@ class Set(Strict):
     """Pairs: logistic -log sigmoid(z) (smoothed: smoothing); hinge; square (IPO, in score units); exponential (GPO);
     robust (smoothed and debiased); nca; sppo (hard); apo_zero; apo_down; exo; discopop; bco; aot and aot_unpaired
     (by rank within the whole step); odds: log-odds ratio of the two (ORPO, mean). Unary: kto; bce (label 1 or 0
-    against beta x score). Tokens (score head): bce, value (clipped square error to the token's target), regression (square error)."""
+    against beta x score). Tokens (score head): bce, value (clipped square error to the token's target), regression
+    (square error)."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     margin: float = 0.0
     row_margin: bool = False

@@ -12,8 +12,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from policies.slots import PolicyView
-
 CHUNK_ELEMENTS: Final = 2**26
 """Logits held at a time. Each chunk reads the whole head, so that small ones are slow: at 49k tokens of vocabulary
 chunks of 128 cost a third more than chunks of 1024 (CPU, fp32)."""
@@ -27,11 +25,8 @@ class TokenLogprobs:
     entropy_N: Tensor
     topk_logps_NK: Tensor | None
     """The policy's log-probabilities of the ids asked for."""
-
-    def as_row(self) -> PolicyView:
-        """As the objective reads it, for a batch of one row."""
-        topk = self.topk_logps_NK
-        return PolicyView(self.logps_N[None], self.entropy_N[None], None if topk is None else topk[None])
+    collision_N: Tensor
+    """log sum over the vocabulary of p^2; without gradient."""
 
 
 def token_logprobs(
@@ -49,10 +44,10 @@ def token_logprobs(
     """
     size = chunk if chunk is not None else _chunk_size(len(targets_N), head_weight_VH.shape[0])
     ids_NK = targets_N[:, None] if topk_ids_NK is None else torch.cat([targets_N[:, None], topk_ids_NK], dim=1)
-    logps_NK, entropy_N = _ChunkedLogprobs.apply(  # type: ignore[no-untyped-call]
+    logps_NK, entropy_N, collision_N = _ChunkedLogprobs.apply(  # type: ignore[no-untyped-call]
         hidden_NH, head_weight_VH, ids_NK, temperature, size
     )
-    return TokenLogprobs(logps_NK[:, 0], entropy_N, None if topk_ids_NK is None else logps_NK[:, 1:])
+    return TokenLogprobs(logps_NK[:, 0], entropy_N, None if topk_ids_NK is None else logps_NK[:, 1:], collision_N)
 
 
 def _chunk_size(tokens: int, vocabulary: int) -> int:
@@ -77,9 +72,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_NH: Tensor, head_weight_VH: Tensor, ids_NK: Tensor, temperature: float, chunk: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         logps_NK = hidden_NH.new_empty(ids_NK.shape, dtype=torch.float32)
         entropy_N = hidden_NH.new_empty(len(ids_NK), dtype=torch.float32)
+        collision_N = hidden_NH.new_empty(len(ids_NK), dtype=torch.float32)
         total_N1 = hidden_NH.new_empty((len(ids_NK), 1), dtype=torch.float32)
         kept = None
         for start in range(0, len(ids_NK), chunk):
@@ -89,16 +85,18 @@ class _ChunkedLogprobs(torch.autograd.Function):
             logps_NK[part] = logits_nV.gather(1, ids_NK[part]) - total_N1[part]
             p_nV = (logits_nV - total_N1[part]).exp_()
             entropy_N[part] = total_N1[part, 0] - torch.linalg.vecdot(p_nV, logits_nV)
+            collision_N[part] = torch.linalg.vecdot(p_nV, p_nV).log()
             kept = logits_nV if len(ids_NK) <= chunk else None
         ctx.save_for_backward(hidden_NH, head_weight_VH, ids_NK, total_N1, entropy_N, kept)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.set_materialize_grads(False)
-        return logps_NK, entropy_N
+        ctx.mark_non_differentiable(collision_N)
+        return logps_NK, entropy_N, collision_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden_NH, head_weight_VH, ids_NK, total_N1, entropy_N, kept = ctx.saved_tensors
-        scaled_NK, scaled_N = (None if one is None else one / ctx.temperature for one in gradients)
+        scaled_NK, scaled_N = (None if one is None else one / ctx.temperature for one in gradients[:2])
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         hidden_grad = torch.empty_like(hidden_NH) if wants_hidden else None
         head_grad = torch.zeros_like(head_weight_VH, dtype=torch.float32) if wants_head else None

@@ -66,8 +66,8 @@ def tail_discount(slots: Slots, tail: float) -> Tensor:
     member_B = lengths_B > 0
     same_BB = (slots.set_B[:, None] == slots.set_B) & (slots.set_B >= 0)[:, None] & member_B
     shortest_B = torch.where(same_BB, lengths_B, math.inf).amin(1) if len(lengths_B) else lengths_B
-    beyond_N = slots.position_N() >= shortest_B[slots.trajectory_N]
-    return torch.where(beyond_N, tail, 1.0).to(slots.logps_N.dtype)
+    beyond_N = (slots.position_N() >= shortest_B[slots.trajectory_N]).to(slots.logps_N.dtype)
+    return 1.0 - (1.0 - tail) * beyond_N
 
 
 def transformed(kernel: Set, ratio_B: Tensor) -> Tensor:

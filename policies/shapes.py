@@ -27,7 +27,8 @@ def value(shape: Shape, log_ratio_N: Tensor, advantages_N: Tensor) -> Tensor:
             ratio_N = log_ratio_N.exp()
             return (ratio_N - 0.5 * ratio_N**2) * advantages_N
         case SoftGate():
-            tau_N = torch.where(advantages_N > 0, shape.tau_positive, shape.tau_negative)
+            above_N = (advantages_N > 0).to(log_ratio_N.dtype)
+            tau_N = above_N * shape.tau_positive + (1.0 - above_N) * shape.tau_negative
             return torch.sigmoid(tau_N * (log_ratio_N.exp() - 1.0)) * (4.0 / tau_N) * advantages_N
         case _:
             assert_never(shape)

@@ -85,9 +85,12 @@ def _complete(found: dict[str, float]) -> dict[str, float]:
 def _ratio_facts(strand: Strand, slots: Slots) -> dict[str, Tensor]:
     for term in strand.terms:
         kernel = term.kernel
-        if isinstance(kernel, Point) and kernel.denominator in ("old", "behavior") and len(slots.logps_N):
-            log_ratio_N = log_ratio(kernel, slots)
-            advantages_N = slots.known("advantages_N", "a point kernel")
+        if not isinstance(kernel, Point) or kernel.denominator not in ("old", "behavior"):
+            continue
+        read = slots.read_by(term.only)
+        if len(read.logps_N):
+            log_ratio_N = log_ratio(kernel, read)
+            advantages_N = read.known("advantages_N", "a point kernel")
             return {
                 "ratio_mean": log_ratio_N.exp().mean(),
                 "ratio_max": log_ratio_N.max().exp(),
@@ -98,7 +101,7 @@ def _ratio_facts(strand: Strand, slots: Slots) -> dict[str, Tensor]:
 
 
 def _behavior_facts(slots: Slots) -> dict[str, Tensor]:
-    if slots.behavior_logps_N is None:
+    if slots.behavior_logps_N is None or slots.scalar:
         return {}
     gap_N = (slots.logps_N - slots.behavior_logps_N).double()
     gap_N = gap_N[~gap_N.isnan()]

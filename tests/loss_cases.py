@@ -2,6 +2,7 @@
 
 import math
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,19 +11,24 @@ from torch import Tensor
 
 from policies.batch import TrajectoryBatch
 from policies.config import (
+    BoxCox,
     Clip,
     Div,
     Identity,
     Log,
+    Only,
+    Parabola,
     Point,
     Reduce,
     Saturate,
     Set,
+    SoftGate,
     Source,
     Strand,
     Term,
     TokenWeight,
 )
+from policies.reduce import UNARY
 from policies.strand_facts import merge
 from tests import oracles
 
@@ -35,18 +41,20 @@ def strand(name: str, *terms: Term) -> Strand:
 
 
 def term(
-    kernel: Point | Set | Div, *weights: str, reduce: str = "token", coefficient: float = 1.0, cap: float = 1.3
+    kernel: Point | Set | Div, *weights: str | TokenWeight, reduce: str = "token", coefficient: float = 1.0, **only: Any
 ) -> Term:
     return Term(
         name="t",
         kernel=kernel,
-        weights=tuple(TokenWeight(kind=kind, cap=cap) for kind in weights),  # type: ignore[arg-type]
+        only=Only(**only),
+        weights=tuple(w if isinstance(w, TokenWeight) else TokenWeight(kind=w, cap=1.3) for w in weights),  # type: ignore[arg-type]
         reduce=Reduce(kind=reduce, length=9 if "length" in reduce else None),  # type: ignore[arg-type]
         coefficient=coefficient,
     )
 
 
 PPO = Point(denominator="old", shape=Clip(low=0.2, high=0.28))
+LIKELIHOOD = Point(denominator="current", shape=Log())
 DPO = Set(link="logistic", beta=0.3)
 
 RECIPES: dict[str, tuple[Strand, ...]] = {
@@ -81,7 +89,64 @@ RECIPES: dict[str, tuple[Strand, ...]] = {
     "slic": (strand("a", term(Set(link="hinge", beta=0.2))),),
     "ipo": (strand("a", term(Set(link="square", beta=0.2, margin=0.1, aggregate="mean"), reduce="sequence")),),
     "dpo and sft": (strand("a", term(DPO)), strand("b", term(Point(denominator="current", shape=Log())))),
+    "box cox": (strand("a", term(Point(denominator="one", shape=BoxCox(alpha=0.5)))),),
+    "box cox at 0": (strand("a", term(Point(denominator="one", shape=BoxCox(alpha=0.0)))),),
+    "parabola": (strand("a", term(Point(denominator="one", shape=Parabola()))),),
+    "sapo": (strand("a", term(Point(shape=SoftGate(tau_negative=1.5)), reduce="sequence")),),
+    "gmpo": (strand("a", term(Point(level="geometric", log_clip=0.2, shape=Identity()), reduce="sequence")),),
+    "rloo": (strand("a", term(Point(level="sequence", shape=Clip(low=0.5, high=0.5)), reduce="sequence")),),
+    "s2r": (strand("a", term(Point(level="part"))),),
+    "cispo": (strand("a", term(LIKELIHOOD, TokenWeight(kind="clipped_ratio", low=0.9, high=1.1))),),
+    "topr": (strand("a", term(LIKELIHOOD, "tapered")),),
+    "p squared": (strand("a", term(LIKELIHOOD, TokenWeight(kind="probability", power=2.0))),),
+    "window": (strand("a", term(LIKELIHOOD, TokenWeight(kind="probability_window", low=0.05, high=0.2))),),
+    "surprised": (
+        strand(
+            "a", term(LIKELIHOOD, "positive", TokenWeight(kind="entropy", power=-1.0)), term(LIKELIHOOD, "negative")
+        ),
+    ),
+    "tis of a sequence": (strand("a", term(PPO, TokenWeight(kind="truncated_importance", level="sequence", cap=1.1))),),
+    "mask of a sequence": (
+        strand(
+            "a",
+            term(PPO, TokenWeight(kind="masked_importance", level="geometric", cap=1.2, keep_ratio=False)),
+            term(PPO, TokenWeight(kind="masked_importance", level="sequence", cap=3.0)),
+        ),
+    ),
+    "sum of a sequence": (strand("a", term(LIKELIHOOD, reduce="sequence_sum")),),
+    "hint and answer": (
+        strand(
+            "a",
+            term(PPO, origins=("learner",)),
+            term(LIKELIHOOD, origins=("hint", "demonstration"), coefficient=0.3),
+            term(Div(form="k2"), reduce="sequence", part=0),
+        ),
+    ),
+    "k1": (strand("a", term(Div(form="k1"))),),
+    "rk3": (strand("a", term(Div(form="rk3"))),),
+    "asft": (strand("a", term(LIKELIHOOD, "probability"), term(Div(form="forward"), coefficient=0.1)),),
+    "renormalised": (strand("a", term(Div(form="reverse", target="teacher", tail="renormalise"))),),
+    "raw": (strand("a", term(Div(form="jsd", target="teacher", tail="raw", beta=0.5))),),
+    "rpo": (strand("a", term(DPO), term(LIKELIHOOD, coefficient=0.5, label="chosen")),),
+    "rejected alone": (strand("a", term(DPO), term(LIKELIHOOD, coefficient=-0.1, label="rejected")),),
+    "margins of the data": (strand("a", term(Set(beta=0.5, margin=0.2, row_margin=True))),),
+    "wpo": (strand("a", term(Set(beta=0.5, weighted=True))),),
+    "ld dpo": (strand("a", term(Set(beta=0.5, tail=0.4))),),
+    "kto": (strand("a", term(Set(link="kto", beta=0.4, desirable=1.3, undesirable=0.7))),),
+    "unary bce": (strand("a", term(Set(link="bce", beta=0.4, margin=0.1, aggregate="mean"))),),
+    "odds": (strand("a", term(Set(link="odds", aggregate="mean", reference=False), coefficient=0.1)),),
+    **{
+        f"link {link}": (strand("a", term(Set(link=link, beta=0.3, smoothing=0.1))),)
+        for link in ("exponential", "robust", "exo", "nca", "sppo", "apo_zero", "apo_down", "bco", "logistic")
+    },
+    "link discopop": (strand("a", term(Set(link="discopop", beta=0.3, temperature=0.5))),),
+    **{f"link {link}": (strand("a", term(Set(link=link, beta=0.3))),) for link in ("aot", "aot_unpaired")},
+    **{
+        f"f-dpo {name}": (strand("a", term(Set(beta=0.3, divergence=name, divergence_alpha=0.4))),)
+        for name in ("forward_kl", "jensen_shannon", "alpha")
+    },
 }
+"""Name -> strands. Rows 0 1 | 2 3 4 are preference sets, 2 | 3 pairs where a link wants pairs; row 5 is strand 1's."""
 
 
 def case(recipe: str, seed: int = 0, noise: float = 0.4) -> tuple[list[oracles.Row], np.ndarray]:
@@ -93,8 +158,8 @@ def case(recipe: str, seed: int = 0, noise: float = 0.4) -> tuple[list[oracles.R
         logits[i, :size] = rng.normal(size=(size, VOCABULARY))
         tokens = rng.integers(0, VOCABULARY, size)
         c = log_softmax(logits[i, :size])[np.arange(size), tokens]
-        teacher = log_softmax(rng.normal(size=(size, VOCABULARY)))
-        best = np.argsort(-teacher, axis=1)[:, :TOPK]
+        teacher, reference = (log_softmax(rng.normal(size=(size, VOCABULARY))) for _ in range(2))
+        best, likeliest = (np.argsort(-one, axis=1)[:, :TOPK] for one in (teacher, reference))
         mask = rng.random(size) < 0.8
         mask[0] = True
         rows.append(
@@ -106,12 +171,20 @@ def case(recipe: str, seed: int = 0, noise: float = 0.4) -> tuple[list[oracles.R
                 **{view: c + noise * rng.normal(size=size) for view in ("old", "behavior", "reference", "teacher")},
                 "teacher_ids": best,
                 "teacher_topk": np.take_along_axis(teacher, best, 1),
+                "reference_ids": likeliest,
+                "reference_topk": np.take_along_axis(reference, likeliest, 1),
+                "origin": rng.choice([0, 1, 3], size),
+                "part": np.sort(rng.integers(0, 2, size)),
+                "margin": rng.random(),
                 "set": [0, 0, 1, 1, 1, -1][i],
                 "label": [1, 0, 1, 0, 0, math.nan][i],
             }
         )
-    if "a" in [one.name for one in members] and members[0].terms[0].kernel.kind == "set" and len(members) == 1:
-        rows[-1]["mask"] = [False] * LENGTHS[-1]
+    kernel = members[0].terms[0].kernel
+    if kernel.kind == "set" and len(members) == 1:
+        rows[-1]["mask"] = [kernel.link in UNARY] * LENGTHS[-1]
+    if kernel.kind == "set" and kernel.link.startswith("aot"):
+        rows[4]["mask"] = [False] * LENGTHS[4]
     return rows, logits
 
 
@@ -127,6 +200,10 @@ def policy_of(rows: list[oracles.Row], logits: np.ndarray) -> oracles.Policy:
         "c": [one[np.arange(len(one)), row["tokens"]] for one, row in zip(full, rows, strict=True)],
         "entropy": [-(np.exp(one) * one).sum(-1) for one in full],
         "topk": [np.take_along_axis(one, row["teacher_ids"], 1) for one, row in zip(full, rows, strict=True)],
+        "reference_topk": [
+            np.take_along_axis(one, row["reference_ids"], 1) for one, row in zip(full, rows, strict=True)
+        ],
+        "collision": [np.exp(2 * one).sum(-1) for one in full],
     }
 
 
@@ -140,6 +217,10 @@ COLUMNS = {
     "teacher_logps_BT": "teacher",
     "teacher_topk_ids_BTK": "teacher_ids",
     "teacher_topk_logps_BTK": "teacher_topk",
+    "reference_topk_ids_BTK": "reference_ids",
+    "reference_topk_logps_BTK": "reference_topk",
+    "origin_BT": "origin",
+    "part_BT": "part",
 }
 
 
@@ -156,6 +237,7 @@ def padded(rows: list[oracles.Row]) -> TrajectoryBatch:
         **columns,
         set_B=torch.tensor([row["set"] for row in rows]),
         label_B=torch.tensor([row["label"] for row in rows]),
+        margin_B=torch.tensor([row["margin"] for row in rows], dtype=torch.float64),
         strand_B=torch.tensor([row["strand"] for row in rows]),
     )
 
@@ -181,25 +263,37 @@ def agree(under_test: ModuleType, recipe: str, seed: int = 0) -> None:
         assert not line[len(row["mask"]) :].any()
 
 
+def logits_agree(under_test: ModuleType, recipe: str) -> None:
+    """The gradient through some logits equals finite differences of the oracle; raises AssertionError otherwise."""
+    rows, values = case(recipe)
+    logits = torch.from_numpy(values).requires_grad_()
+    under_test.evaluate(RECIPES[recipe], padded(rows), logits).loss.backward()
+    assert logits.grad is not None
+    frozen = policy_of(rows, values)
+    constants = {f"frozen_{name}": value for name, value in frozen.items()}
+    for i, t, v in [(0, 0, 3), (2, 1, int(rows[2]["tokens"][1])), (5, 0, int(rows[5]["teacher_ids"][0, 0])), (4, 2, 0)]:
+        found = []
+        for sign in (1, -1):
+            moved = values.copy()
+            moved[i, t, v] += sign * 1e-5
+            policy = {**policy_of(rows, moved), **constants}
+            found.append(oracles.objective(RECIPES[recipe], rows, policy, frozen["c"]))
+        np.testing.assert_allclose(float(logits.grad[i, t, v]), (found[0] - found[1]) / 2e-5, rtol=1e-4, atol=1e-8)
+
+
 def parts_agree(under_test: ModuleType, recipe: str) -> None:
     """Two micro-batches under the step's normalisers add up to one batch; raises AssertionError otherwise."""
     rows, values = case(recipe)
     whole = under_test.evaluate(RECIPES[recipe], padded(rows), torch.from_numpy(values))
-    counts = [
-        under_test.Counts(
-            tokens=sum(sum(row["mask"]) for row in rows if row["strand"] == k),
-            sequences=sum(row["strand"] == k and any(row["mask"]) for row in rows),
-            sets=2 if k == 0 else 0,
-        )
-        for k in range(len(RECIPES[recipe]))
-    ]
-    denominators = under_test.of_counts(RECIPES[recipe], counts)
+    step = {
+        "normalisers": oracles.denominators(RECIPES[recipe], rows),
+        "statistics": oracles.statistics(RECIPES[recipe], rows, policy_of(rows, values)),
+    }
+    halves = ([0, 1, 2, 3], [4, 5]) if "aot" in recipe else ([0, 1, 5], [2, 3, 4])
     parts = []
-    for here in ([0, 1, 5], [2, 3, 4]):
+    for here in halves:
         some = padded([rows[i] for i in here])
-        parts.append(
-            under_test.evaluate(RECIPES[recipe], some, torch.from_numpy(values[here]), normalisers=denominators)
-        )
+        parts.append(under_test.evaluate(RECIPES[recipe], some, torch.from_numpy(values[here]), **step))
         torch.testing.assert_close(parts[-1].coefficient_BT, whole.coefficient_BT[here])
     torch.testing.assert_close(parts[0].loss + parts[1].loss, whole.loss)
     merged = merge([part.by_strand for part in parts])

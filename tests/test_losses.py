@@ -18,7 +18,6 @@ from policies.config import (
     Saturate,
 )
 from policies.gradient_mass import mass_by_origin
-from tests import oracles
 from tests.loss_cases import (
     COLUMNS,
     LENGTHS,
@@ -26,6 +25,7 @@ from tests.loss_cases import (
     VOCABULARY,
     agree,
     case,
+    logits_agree,
     packed,
     padded,
     parts_agree,
@@ -43,18 +43,7 @@ def test_loss_and_coefficient_equal_the_oracle(recipe: str, seed: int) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_gradient_through_the_logits_equals_finite_differences_of_the_oracle(recipe: str) -> None:
-    rows, values = case(recipe)
-    logits = torch.from_numpy(values).requires_grad_()
-    objective.evaluate(RECIPES[recipe], padded(rows), logits).loss.backward()
-    assert logits.grad is not None
-    frozen = policy_of(rows, values)["c"]
-    for i, t, v in [(0, 0, 3), (2, 1, int(rows[2]["tokens"][1])), (5, 0, int(rows[5]["teacher_ids"][0, 0])), (4, 2, 0)]:
-        found = []
-        for sign in (1, -1):
-            moved = values.copy()
-            moved[i, t, v] += sign * 1e-5
-            found.append(oracles.objective(RECIPES[recipe], rows, policy_of(rows, moved), frozen))
-        np.testing.assert_allclose(float(logits.grad[i, t, v]), (found[0] - found[1]) / 2e-5, rtol=1e-4, atol=1e-8)
+    logits_agree(objective, recipe)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -163,15 +152,21 @@ def test_a_set_whose_partner_is_elsewhere_is_refused() -> None:
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [
-        (Div(form="forward", target="reference"), "only the teacher gives its top-k; got target 'reference'"),
+        (
+            Div(form="forward", target="reference"),
+            "reads reference_topk_logps_BTK, which is missing; ask the reference",
+        ),
+        (Div(form="forward", support="full"), "reads the reference's distributions, which are missing; bring"),
+        (Div(form="jsd", target="uniform"), "has no target uniform"),
         (Div(form="k3", target="uniform"), "takes target reference or teacher"),
         (Div(form="k3", temperature=2.0), "temperature 1"),
     ],
 )
 def test_divergences_that_nothing_can_compute_are_refused(kernel: Div, message: str) -> None:
     rows, values = case("ppo")
+    batch = replace(padded(rows), reference_topk_ids_BTK=None, reference_topk_logps_BTK=None)
     with pytest.raises(ValueError, match=message):
-        objective.evaluate([strand("a", term(kernel))], padded(rows), torch.from_numpy(values))
+        objective.evaluate([strand("a", term(kernel))], batch, torch.from_numpy(values))
 
 
 def test_coefficients_scale_strands_by_name_and_unknown_names_are_refused() -> None:

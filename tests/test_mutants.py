@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.loss_cases import RECIPES, agree, parts_agree
+from tests.loss_cases import RECIPES, agree, logits_agree, parts_agree
 from tests.planted import planted
 
 MODULES = (
@@ -49,11 +49,15 @@ MUTANTS = {
     "detach missing": ("ratios", "return slots.logps_N.detach()\n", "return slots.logps_N\n"),
     "geometric mean is a sum": ("ratios", "mean_by_trajectory", "sum_by_trajectory"),
     "denominator one is old": ("ratios", "slots.logps_N.detach() * 0.0", "slots.logps_N.detach()"),
-    "weight not detached": ("token_weights", "_of_probability(slots.logps_N.detach(), one)", "_of_probability(slots.logps_N, one)"),
+    "weight not detached": (
+        "token_weights",
+        "_of_probability(slots.logps_N.detach(), one)",
+        "_of_probability(slots.logps_N, one)",
+    ),
     "importance inverted": (
         "token_weights",
-        '(slots.known("old_logps_N", reader) - slots.known("behavior_logps_N", reader))',
-        '(slots.known("behavior_logps_N", reader) - slots.known("old_logps_N", reader))',
+        'slots.known("old_logps_N", reader) - slots.known("behavior_logps_N", reader)',
+        'slots.known("behavior_logps_N", reader) - slots.known("old_logps_N", reader)',
     ),
     "truncation is a floor": ("token_weights", "clamp(max=one.cap)", "clamp(min=one.cap)"),
     "mask keeps what is below": ("token_weights", "(ratio_N >= 1.0 / one.cap) & ", "(ratio_N > 0) & "),
@@ -75,6 +79,97 @@ MUTANTS = {
         "counts.sets if isinstance(term.kernel, Set) else counts.tokens",
         "counts.tokens",
     ),
+    "box-cox without its alpha": (
+        "shapes",
+        "torch.expm1(alpha * log_ratio_N) / alpha",
+        "torch.expm1(alpha * log_ratio_N)",
+    ),
+    "parabola without its half": ("shapes", "ratio_N - 0.5 * ratio_N**2", "ratio_N - ratio_N**2"),
+    "one temperature for both signs": (
+        "shapes",
+        "(1.0 - above_N) * shape.tau_negative",
+        "(1.0 - above_N) * shape.tau_positive",
+    ),
+    "soft gate not scaled back": ("shapes", " * (4.0 / tau_N)", ""),
+    "ratio held on the wrong side": ("ratios", "log_ratio_N.clamp(max=bound)", "log_ratio_N.clamp(min=-bound)"),
+    "ratio not held": ("ratios", "if point.log_clip is not None:", "if False:"),
+    "parts of all responses are one": ("ratios", "slots.trajectory_N * (int(part_N.max()) + 2) + part_N", "part_N"),
+    "sequence ratio is a mean": (
+        "ratios",
+        "slots.sum_by_trajectory(log_ratio_N)",
+        "slots.mean_by_trajectory(log_ratio_N)",
+    ),
+    "power lost": ("token_weights", "(one.power * logps_N).exp()", "logps_N.exp()"),
+    "window without its lower edge": ("token_weights", "inside_N = p_N >= one.low", "inside_N = p_N >= 0"),
+    "entropy weight not detached": ("token_weights", '"weight entropy").detach()', '"weight entropy")'),
+    "clipped ratio follows": (
+        "token_weights",
+        '(slots.logps_N.detach() - slots.known("old',
+        '(slots.logps_N - slots.known("old',
+    ),
+    "taper on the winners": (
+        "token_weights",
+        'torch.where(slots.known("advantages_N", reader) > 0',
+        'torch.where(slots.known("advantages_N", reader) < 0',
+    ),
+    "positive is negative": ("token_weights", 'if one.kind == "positive" else ~', 'if one.kind == "negative" else ~'),
+    "importance of a sequence is a token's": (
+        "token_weights",
+        "slots.sum_by_trajectory(gap_N).exp()[slots.trajectory_N]",
+        "gap_N.exp()",
+    ),
+    "band keeps no ratio": (
+        "token_weights",
+        "ratio_N * inside_N if one.keep_ratio",
+        "ratio_N * inside_N if not one.keep_ratio",
+    ),
+    "k1 the other way": ("kernels", "return -gap_N", "return gap_N"),
+    "rk3 with a detached ratio": (
+        "kernels",
+        '(slots.logps_N - slots.known("behavior',
+        '(slots.logps_N.detach() - slots.known("behavior',
+    ),
+    "the teacher's tokens for the reference's": ("kernels", '"reference_ids_logps_NK")', '"topk_logps_NK")'),
+    "not renormalised": ("kernels", "policy_NK.log_softmax(-1), target_NK.log_softmax(-1)", "policy_NK, target_NK"),
+    "smoothing on the wrong side": (
+        "links",
+        "(1.0 - kernel.smoothing) * softplus(-z_P), kernel.smoothing * softplus(z_P)",
+        "kernel.smoothing * softplus(-z_P), (1.0 - kernel.smoothing) * softplus(z_P)",
+    ),
+    "robust not debiased": ("links", " / (1.0 - 2.0 * kernel.smoothing)", ""),
+    "nca forgets the loser": ("links", " + 0.5 * softplus(lost_P)", ""),
+    "sppo pulls the loser up": ("links", "(lost_P + 0.5)", "(lost_P - 0.5)"),
+    "apo of the wrong direction": (
+        "links",
+        "torch.sigmoid(won_P) + torch.sigmoid(-(won_P - lost_P))",
+        "torch.sigmoid(-won_P) + torch.sigmoid(-(won_P - lost_P))",
+    ),
+    "odds without their odds": ("links", "return logp_P - torch.log(-torch.expm1(logp_P))", "return logp_P"),
+    "kto weights exchanged": (
+        "links",
+        "kernel.desirable * torch.sigmoid(-z_U), kernel.undesirable * torch.sigmoid(z_U)",
+        "kernel.undesirable * torch.sigmoid(-z_U), kernel.desirable * torch.sigmoid(z_U)",
+    ),
+    "kto without its baseline": ("links", "(score_U - baseline)", "score_U"),
+    "kto counts its baseline rows": ("objective", "(member_B & slots.label_B.isfinite())", "member_B"),
+    "kto's baseline may be negative": (
+        "statistics",
+        "max(math.fsum(values) / len(values), 0.0)",
+        "math.fsum(values) / len(values)",
+    ),
+    "transport unsorted": ("set_kernels", "policy_P.sort().values", "policy_P"),
+    "tail not discounted": ("set_kernels", "if kernel.tail < 1:", "if False:"),
+    "f-divergence without its transform": (
+        "set_kernels",
+        "transformed(kernel, slots.sum_by_trajectory(gain_N))",
+        "slots.sum_by_trajectory(gain_N)",
+    ),
+    "margins of the data forgotten": ("set_kernels", "if kernel.row_margin:", "if False:"),
+    "pair weight follows": ("set_kernels", "aligned_N = slots.logps_N.detach()", "aligned_N = slots.logps_N"),
+    "hint tokens read as answers": ("slots", "keep_N &= torch.isin(", "keep_N &= ~torch.isin("),
+    "part ignored": ("slots", '"only.part") == only.part', '"only.part") >= 0'),
+    "rejected read as chosen": ("slots", 'chosen_N if only.label == "chosen" else rejected_N', "chosen_N"),
+    "term counts its whole strand": ("objective", "slots = slots.read_by(term.only)\n", "slots = slots\n"),
     "normalisers of the micro-batch": ("objective", "if normalisers is None:", "if True:"),
 }
 """Fault -> (module, text, what stands there instead)."""
@@ -93,6 +188,8 @@ def all_agree(load: Callable[[str], ModuleType]) -> None:
     for recipe in RECIPES:
         agree(load("objective"), recipe)
         parts_agree(load("objective"), recipe)
+    agree(load("objective"), "kto", seed=2)  # a baseline above 0
+    logits_agree(load("objective"), "surprised")  # what the entropy's own gradient would add
 
 
 @pytest.mark.parametrize("mutant", [None], indirect=True)
