@@ -10,15 +10,19 @@ from actors.sharding import StepFacts
 from actors.weights import Weights
 from policies.config import Model, Optimizer, Strand
 from policies.example import Example
+from policies.models import Head
 from policies.reduce import Normalisers
+from policies.trajectory import Float32, Int32
 
 
 class LearnerSeat:
     """An actor of the learner group; a plain class. `open` builds the rank, the other calls are the rank's own."""
 
-    def __init__(self, folder: Path, model: Model, config: Learner, rank: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, model: Model, config: Learner, rank: int, seed: int, head: Head = "language"
+    ) -> None:
         self._folder, self._model, self._config = folder, model, config
-        self._rank, self._seed = rank, seed
+        self._rank, self._seed, self._head = rank, seed, head
         self._learner: LearnerRank | None = None
 
     def address(self, loopback: bool) -> str:
@@ -38,6 +42,7 @@ class LearnerSeat:
             world_size=world_size,
             rendezvous=rendezvous,
             seed=self._seed,
+            head=self._head,
         )
 
     def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None:
@@ -53,6 +58,18 @@ class LearnerSeat:
     ) -> StepFacts:
         """`LearnerRank.step`."""
         return self._open().step(updates, normalisers, coefficients, compute_old)
+
+    def attach_head(self, target: str, head: Float32) -> None:
+        """`LearnerRank.attach_head`."""
+        self._open().attach_head(target, head)
+
+    def values(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """`LearnerRank.values`."""
+        return self._open().values(contexts, tokens)
+
+    def scores(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[float]:
+        """`LearnerRank.scores`."""
+        return self._open().scores(contexts, tokens)
 
     def export_weights(self, version: int) -> Weights:
         """`LearnerRank.export_weights`."""

@@ -23,7 +23,7 @@ from policies.config import Optimizer, Strand
 from policies.example import Example
 from policies.prompt import Prompt
 from policies.reduce import normalisers
-from policies.trajectory import Int32, ScoreEntry, Trajectory
+from policies.trajectory import Float32, Int32, ScoreEntry, Trajectory
 
 RETRIES = 2
 """Times that a dead replica's share is asked again before the run gives up."""
@@ -144,35 +144,61 @@ class ScorerPool:
 
 @dataclass(slots=True)
 class FrozenPool:
-    """A model that is not trained, asked for log-probabilities of given tokens."""
+    """A model that is not trained, asked for log-probabilities of given tokens, hidden states, or responses."""
 
     replicas: list[Actor]
     deadlines: Deadlines
 
     async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32], top_k: int) -> list[TokenScores]:
         """One TokenScores for each (context, tokens), in order."""
+        return await self._shared("logprobs", (contexts, tokens), top_k, what="scoring")
+
+    async def hidden(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """[T, H] last hidden states for each (context, tokens), in order."""
+        return await self._shared("hidden", (contexts, tokens), what="reading")
+
+    async def generate(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
+        """The frozen model's response to each request, in order."""
+        return await self._shared("generate", (requests,), what="answering")
+
+    def head(self) -> Any:
+        """A reference to the (V, H) head; it never passes through the driver."""
+        return self.replicas[0].ask("head")
+
+    async def update(self, reference: Any, mix: float = 1.0) -> None:
+        """Freeze these weights, or mix a share of them into those held."""
+        await self._all("update_weights", reference, mix, deadline=self.deadlines.publish)
+
+    async def save(self, directory: Path) -> None:
+        """The weights of a refreshed model; every replica holds the same, so one writes."""
+        first = self.replicas[0]
+        await cluster.wait(
+            first.ask("save", directory), deadline=self.deadlines.save, what="frozen save", actor=first.name
+        )
+
+    async def load(self, directory: Path) -> None:
+        """What `save` wrote, into every replica."""
+        await self._all("load", directory, deadline=self.deadlines.save)
+
+    async def _shared(self, method: str, columns: tuple[Sequence[Any], ...], *more: Any, what: str) -> list[Any]:
+        """The columns dealt out in contiguous shares, the answers in order."""
+        count = len(columns[0])
         asked = [
             cluster.wait(
-                actor.ask("logprobs", list(contexts[low:high]), list(tokens[low:high]), top_k),
+                actor.ask(method, *(list(column[low:high]) for column in columns), *more),
                 deadline=self.deadlines.generate,
-                what=f"scoring {high - low} sequences",
+                what=f"{what} {high - low} sequences",
                 actor=actor.name,
             )
-            for actor, (low, high) in zip(self.replicas, bounds(len(tokens), len(self.replicas)), strict=True)
+            for actor, (low, high) in zip(self.replicas, bounds(count, len(self.replicas)), strict=True)
             if high > low
         ]
         return [one for part in await asyncio.gather(*asked) for one in part]
 
-    async def update(self, reference: Any) -> None:
-        """Freeze these weights: the reference of the stage that begins."""
+    async def _all(self, method: str, *args: Any, deadline: float) -> None:
         await asyncio.gather(
             *(
-                cluster.wait(
-                    actor.ask("update_weights", reference),
-                    deadline=self.deadlines.publish,
-                    what="handing over the reference",
-                    actor=actor.name,
-                )
+                cluster.wait(actor.ask(method, *args), deadline=deadline, what=f"frozen {method}", actor=actor.name)
                 for actor in self.replicas
             )
         )
@@ -215,6 +241,18 @@ class LearnerPool:
         )
         return merge_facts(facts)
 
+    async def attach_head(self, target: str, head: Any) -> None:
+        """Give every rank the head behind `head`, that of the frozen model `target`."""
+        await self._all("attach_head", target, head, deadline=self.deadlines.start)
+
+    async def values(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """[T] of each response: what a scalar head foresees before each token."""
+        return await self._read("values", contexts, tokens)
+
+    async def scores(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[float]:
+        """A scalar head's output at each response's last token."""
+        return await self._read("scores", contexts, tokens)
+
     def export(self, version: int) -> Any:
         """A reference to the weights as `version`; the buffer never passes through the driver."""
         exports = [actor.ask("export_weights", version) for actor in self.ranks]  # ZeRO-3 gathers on every rank
@@ -227,6 +265,19 @@ class LearnerPool:
     async def load(self, directory: Path) -> None:
         """What `save` wrote."""
         await self._all("load", directory, deadline=self.deadlines.save)
+
+    async def _read(self, method: str, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Any]:
+        """Shares for every rank, some of them empty: partitioned parameters come together on all ranks at once."""
+        asked = [
+            cluster.wait(
+                actor.ask(method, list(contexts[low:high]), list(tokens[low:high])),
+                deadline=self.deadlines.step,
+                what=f"learner {method}",
+                actor=actor.name,
+            )
+            for actor, (low, high) in zip(self.ranks, bounds(len(tokens), len(self.ranks)), strict=True)
+        ]
+        return [one for part in await asyncio.gather(*asked) for one in part]
 
     async def _all(self, method: str, *args: Any, deadline: float) -> list[Any]:
         return await asyncio.gather(

@@ -151,6 +151,11 @@ class SteppedEngine:
         self._check(needs_weights=True)
         return await self._ask(lambda: self._score(sequences, top_k)) if sequences else []
 
+    async def on_core(self, work: Callable[[Core], T]) -> T:
+        """Whatever a particular core can do beside: run between two steps, under weights that are whole."""
+        self._check(needs_weights=True)
+        return await self._ask(lambda: self._on_core(work))
+
     async def abort(self, ids: Sequence[str]) -> None:
         """Stop these requests; their partial tokens come back with finish reason `abort`."""
         self._check()
@@ -243,9 +248,12 @@ class SteppedEngine:
                 self._deliver([failed(request.id, str(refusal))])
 
     def _score(self, sequences: Sequence[tuple[Int32, Int32]], top_k: int) -> list[TokenScores]:
+        return self._on_core(lambda core: core.score(sequences, top_k))
+
+    def _on_core(self, work: Callable[[Core], T]) -> T:
         if self._held:
             raise EngineError("the engine is receiving weights; score after the transfer")
-        return self._core.score(sequences, top_k)
+        return work(self._core)
 
     def _step(self) -> None:
         with _fatal("a step"):

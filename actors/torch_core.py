@@ -15,12 +15,12 @@ import torch
 
 from actors.engine import Call, Completion, Limits, Load, RequestError, SampleRequest, TokenScores
 from actors.torch_sampling import draw
-from actors.torch_scoring import left_padded, positions, score_sequences
+from actors.torch_scoring import hidden_states, left_padded, positions, score_sequences
 from actors.weights import Shapes, Weights, needed, views
 from policies import models
 from policies.config import Model
 from policies.tokens import Tokenizer
-from policies.trajectory import FinishReason, Int32
+from policies.trajectory import FinishReason, Float32, Int32
 
 
 @dataclass(slots=True, eq=False)
@@ -120,6 +120,16 @@ class TorchCore:
         """One forward a batch of sequences of like length."""
         self._limits.check_scorable(sequences)
         return score_sequences(self._model, sequences, top_k)
+
+    def hidden(self, sequences: Sequence[tuple[Int32, Int32]]) -> list[Float32]:
+        """[T, H] last hidden states at the slots that predict the tokens of each (context, tokens), in float32."""
+        self._limits.check_scorable(sequences)
+        return hidden_states(self._model, sequences)
+
+    def head(self) -> Float32:
+        """[V, H] the matrix that makes logits of hidden states, in float32; ValueError where logits are more."""
+        head: Float32 = models.backbone_and_head(self._model)[1].detach().float().cpu().numpy()
+        return head
 
     def load(self, weights: Weights) -> None:
         """Copy into the parameters in place; every cohort's keys and values are computed afresh."""

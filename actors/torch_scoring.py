@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from actors.engine import TokenScores
-from policies.trajectory import Int32
+from policies.trajectory import Float32, Int32
 
 LOGITS = 1 << 26
 """Most logits of one forward: 256 MiB in float32."""
@@ -27,6 +27,22 @@ def score_sequences(model: Any, sequences: Sequence[tuple[Int32, Int32]], top_k:
         for row, index in enumerate(batch):
             tokens = sequences[index][1]
             found[index] = _scores(logps_BTV[row, -len(tokens) :], tokens, top_k)
+    return [found[index] for index in range(len(sequences))]
+
+
+@torch.no_grad()
+def hidden_states(model: Any, sequences: Sequence[tuple[Int32, Int32]]) -> list[Float32]:
+    """[T, H] of each (context, tokens) pair: the decoder's last hidden states where the tokens are predicted."""
+    found: dict[int, Float32] = {}
+    for batch in batches(sequences, int(model.config.hidden_size)):
+        joined = [np.concatenate(sequences[index]) for index in batch]
+        ids_BS, mask_BS = left_padded(joined, 0, model.device)
+        output = model.get_decoder()(
+            input_ids=ids_BS, attention_mask=mask_BS, position_ids=positions(mask_BS), use_cache=False
+        )
+        hidden_BSH = output.last_hidden_state[:, :-1].float().cpu().numpy()
+        for row, index in enumerate(batch):
+            found[index] = hidden_BSH[row, -len(sequences[index][1]) :].copy()
     return [found[index] for index in range(len(sequences))]
 
 

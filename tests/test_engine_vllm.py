@@ -21,8 +21,9 @@ from engine_parts import (
     weights_of,
 )
 
-from actors.config import Rollout
+from actors.config import Frozen, Rollout
 from actors.engine import Engine, EngineError
+from actors.frozen import FrozenReplica
 from actors.sampler import SamplerReplica
 from actors.torch_engine import torch_engine
 from actors.vllm_engine import vllm_engine
@@ -202,3 +203,12 @@ async def test_a_sampler_writes_provenance_and_joins_a_repeated_call(folder: Pat
     assert bad.finish_reason == FinishReason.ERROR and len(bad.tokens) == 0
     assert bad.scores[0].status == "error" and "96 tokens" in bad.scores[0].reason and np.isnan(bad.scores[0].value)
     await sampler.close()
+
+
+async def test_a_frozen_model_on_vllm_has_no_hidden_states(folder: Path, model: Any) -> None:
+    teacher = FrozenReplica(str(folder), MODEL, Frozen(engine="vllm"), MODEL.context, given=True)
+    await teacher.update_weights(weights_of(model, 5))
+    for asked in (teacher.head(), teacher.hidden([np.ones(2, np.int32)], [np.ones(2, np.int32)])):
+        with pytest.raises(ValueError, match=r"frozen\.engine: vllm gives no hidden states; set it to torch"):
+            await asked
+    await teacher.close()

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from engine_parts import MODEL, PROMPTS, chosen, drawn_model, empty_folder, reference_logps, requests, saved, weights_of
 
 from actors.config import Frozen
-from actors.engine import EngineError
+from actors.engine import EngineError, SampleRequest
 from actors.frozen import FrozenReplica
 from actors.torch_scoring import batches
+from policies.trajectory import Origin, Sampling
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,38 @@ async def test_a_sequence_that_does_not_fit_is_named(folder: Path) -> None:
         with pytest.raises(ValueError, match=told):
             await reference.logprobs([five, context], [five, tokens])
     await reference.close()
+
+
+async def test_a_teacher_writes_as_a_teacher_with_the_probabilities_it_gave(folder: Path, tmp_path: Path) -> None:
+    model = drawn_model(folder, 4)
+    teacher = FrozenReplica(str(saved(model, folder, tmp_path / "teacher")), MODEL, Frozen(), MODEL.context)
+    asked = [
+        *requests(folder, PROMPTS[:3], max_tokens=9, temperature=0.7, logprobs="raw"),
+        SampleRequest("long", np.full(96, 7, np.int32), Sampling(), 0),
+    ]
+    *written, refused = await teacher.generate(asked)
+    for request, one in zip(asked, written, strict=False):
+        assert (one.id, one.producer, one.model, one.version) == (request.id, "teacher", "teacher", -1)
+        assert (one.origin == Origin.TEACHER).all() and (one.token_version == -1).all() and len(one.tokens)
+        oracle_T = chosen(reference_logps(model, one.train_context, one.tokens), one.tokens)
+        np.testing.assert_allclose(one.behavior_logps, oracle_T, atol=1e-4)
+    assert refused.producer == "teacher" and len(refused.tokens) == 0 and "no room" in refused.scores[0].reason
+    await teacher.close()
+
+
+async def test_hidden_states_times_the_head_are_the_logits(folder: Path, tmp_path: Path) -> None:
+    model = drawn_model(folder, 4)
+    teacher = FrozenReplica(str(saved(model, folder, tmp_path / "teacher")), MODEL, Frozen(), MODEL.context)
+    contexts, tokens = pairs(folder)
+    hidden, head = await teacher.hidden(contexts, tokens), await teacher.head()
+    assert await teacher.hidden([], []) == []
+    for states_TH, context, response in zip(hidden, contexts, tokens, strict=True):
+        assert states_TH.shape == (len(response), 128) and states_TH.dtype == head.dtype == np.float32
+        logps_TV = torch.from_numpy(states_TH @ head.T).log_softmax(-1)
+        torch.testing.assert_close(logps_TV, reference_logps(model, context, response), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="outside the model's vocabulary"):
+        await teacher.hidden(contexts[:1], [tokens[0] + 1000])
+    await teacher.close()
 
 
 def test_batches_hold_every_sequence_once_and_stay_within_the_budget() -> None:
