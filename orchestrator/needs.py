@@ -3,7 +3,19 @@
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
-from policies.config import Div, PartCredit, Point, ProcessCredit, Set, Strand, Term, TokenWeight, TurnCredit
+from policies.config import (
+    Div,
+    PartCredit,
+    Point,
+    ProcessCredit,
+    Set,
+    Source,
+    Strand,
+    Template,
+    Term,
+    TokenWeight,
+    TurnCredit,
+)
 from policies.credit import needs_views
 
 DISTRIBUTIONS = ("forward", "reverse", "jsd")
@@ -14,9 +26,26 @@ SAMPLER = ("truncated_importance", "masked_importance", "tapered")
 
 
 def needs(strand: Strand) -> set[str]:
-    """Names of the views that a strand's source, credit and terms read; `wanted` is their union over strands."""
+    """Names of the views that a strand's source, credit and terms read."""
     found = needs_views(strand.credit) | set(_of_source(strand))
     return found.union(*(_of_term(term) for term in strand.terms))
+
+
+def templates(source: Source) -> Iterator[tuple[str, Template]]:
+    """Every template of the source that is not empty, by key."""
+    yield from ((key, text) for key in ("behavior", "train", "teacher", "turn") if (text := getattr(source, key)))
+    for index, text in enumerate(source.prepare.attempts if source.prepare is not None else ()):
+        if text:
+            yield f"prepare.attempts.{index}", text
+
+
+def variables(template: Template) -> frozenset[str]:
+    """Names that a template reads; none of a template that is none."""
+    if not template:
+        return frozenset()
+    from teachers.contexts import check_template, reads  # only templates need jinja2 and the tokenizer's module
+
+    return frozenset() if check_template(template) else reads(template)
 
 
 def wanted(strands: Iterable[Strand]) -> set[str]:
@@ -34,6 +63,9 @@ def _of_source(strand: Strand) -> Iterator[str]:
         yield "labels"
     if source.parent:
         yield "parent_text"
+    read = frozenset[str]().union(*(variables(text) for _, text in templates(source)))
+    if read & {"sibling", "reason"}:
+        yield "rewards"
     if source.select.kind != "all" or (source.prepare is not None and source.prepare.keep != "all"):
         yield "rewards"
 
@@ -70,7 +102,7 @@ def _of_weight(weight: TokenWeight) -> set[str]:
 def _of_set(kernel: Set) -> Iterator[str]:
     if kernel.reference and kernel.score == "likelihood":
         yield "reference_logps"
-    if kernel.link in ("kto", "aot"):  # both compare rows of the whole step, as the learner was when it began
+    if kernel.link == "kto":  # its z is a mean over the whole step, by the learner as it was when the step began
         yield from ("old_logps", "statistics")
     if kernel.link == "value" and kernel.clip is not None:
         yield "old_values"

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from orchestrator.controls.config import Ladder, Prefix, Scaffold
 from orchestrator.legality.points import IMPORTANCE, weights
-from orchestrator.legality.sources import called, group, templates, variables, writer
+from orchestrator.legality.sources import called, group, writer
 from orchestrator.legality.verdict import Case, Reading, Verdict
+from orchestrator.needs import templates, variables
 from policies.config import PartCredit, Point, ProcessCredit, Source, Strand, TurnCredit
 
 HINTS = Ladder | Prefix | Scaffold
@@ -118,7 +119,7 @@ def _template(case: Case, strand: Strand, key: str, text: str) -> Iterator[Verdi
         return
     read = variables(text)
     for name in sorted(read & {"parent", "reason"}):
-        if not strand.source.parent:
+        if not strand.source.parent and key != "teacher":  # a teacher sees the response itself and what was said of it
             said = f"source.{key} reads `{name}`, and the strand has no parent to read it of"
             yield Verdict("error", "lineage", strand.name, said, "set source.parent to the strand that is revised")
     for name in sorted(read & {"demonstration", "hint"}):

@@ -18,9 +18,9 @@ from orchestrator.controls.config import (
     StartWhen,
     ZeroVariance,
 )
-from orchestrator.legality.sources import group, variables, writer
+from orchestrator.legality.sources import group, writer
 from orchestrator.legality.verdict import Case, Verdict
-from orchestrator.needs import needs
+from orchestrator.needs import needs, variables
 
 
 def controls(case: Case) -> Iterator[Verdict]:

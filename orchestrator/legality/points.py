@@ -188,13 +188,16 @@ def _level(reading: Reading) -> Iterator[Verdict]:
     kernel, reduce = reading.term.kernel, reading.term.reduce.kind
     if not isinstance(kernel, Point) or reduce == "sequence":
         return
-    if kernel.level != "token":
-        text = (
-            f"a {kernel.level}-level ratio is one number for many tokens; under reduce {reduce} long responses weigh "
+    if kernel.level in ("geometric", "sequence"):
+        text = f"a {kernel.level}-level ratio is one number for a response; under reduce {reduce} long responses weigh more"
+        yield Verdict(
+            "error", "V6", reading.where, f"{text}: another gradient than the one meant", "reduce by sequence"
         )
-        yield Verdict("error", "V6", reading.where, f"{text}more than one response", "reduce by sequence")
+    elif kernel.level == "part":
+        text = f"a part's ratio is one number for its tokens; under reduce {reduce} long parts weigh more"
+        yield Verdict("declared", "V6", reading.where, text)
     elif isinstance(kernel.shape, SoftGate):
-        text = f"the soft gate is stated for the mean over each response's tokens; a {reduce} mean has another gradient"
+        text = f"the soft gate is stated for the mean over each response's tokens; reduce {reduce} has another gradient"
         yield Verdict("error", "V6", reading.where, text, "reduce by sequence")
 
 

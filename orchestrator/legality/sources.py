@@ -1,6 +1,5 @@
 """Facts about sources that several rules ask for: who writes, what is recorded of it, what each reader sees."""
 
-from collections.abc import Iterator
 from typing import Literal
 
 from orchestrator.recipes import Recipe
@@ -47,23 +46,6 @@ def reads_hint(strand: Strand, term: Term) -> bool:
 def trained_context(source: Source) -> Template:
     """The template that the loss sees."""
     return source.behavior if source.context_shift == "keep" else source.train
-
-
-def templates(source: Source) -> Iterator[tuple[str, Template]]:
-    """Every template of the source that is not empty, by key."""
-    yield from ((key, text) for key in ("behavior", "train", "teacher", "turn") if (text := getattr(source, key)))
-    for index, text in enumerate(source.prepare.attempts if source.prepare is not None else ()):
-        if text:
-            yield f"prepare.attempts.{index}", text
-
-
-def variables(template: Template) -> frozenset[str]:
-    """Names that a template reads."""
-    if not template:
-        return frozenset()
-    from teachers.contexts import reads  # only templates need jinja2 and the tokenizer's module
-
-    return reads(template)
 
 
 def group(recipe: Recipe) -> tuple[Strand, ...]:
