@@ -76,6 +76,8 @@ class Point(Strict):
     log_clip: Annotated[float, Field(gt=0)] | None = None
     """Before the level: each token's log-ratio is held at log_clip in the direction of its advantage (GMPO)."""
     shape: Shape = Clip()
+    advantage: Literal["credit", "one"] = "credit"
+    """one: 1 on every token, whatever the strand's credit says: imitation beside reinforcement."""
 
 
 class Set(Strict):

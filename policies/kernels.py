@@ -19,8 +19,15 @@ def point(kernel: Point, slots: Slots) -> Tensor:
     """
     if isinstance(kernel.shape, Log) and kernel.denominator == "current":
         kernel = kernel.model_copy(update={"denominator": "one"})
-    advantages_N = slots.known("advantages_N", "a point kernel")
+    advantages_N = advantages(kernel, slots)
     return -shapes.value(kernel.shape, log_ratio(kernel, slots), advantages_N)
+
+
+def advantages(kernel: Point, slots: Slots) -> Tensor:
+    """A of each token: the strand's credit, or 1."""
+    if kernel.advantage == "one":
+        return torch.ones_like(slots.logps_N, requires_grad=False)
+    return slots.known("advantages_N", "a point kernel")
 
 
 # ---------------------------------------------------------------- div

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from policies import shapes
+from policies import kernels, shapes
 from policies.config import Point, Strand
 from policies.gradient_mass import mass
 from policies.ratios import log_ratio
@@ -90,7 +90,7 @@ def _ratio_facts(strand: Strand, slots: Slots) -> dict[str, Tensor]:
         read = slots.read_by(term.only)
         if len(read.logps_N):
             log_ratio_N = log_ratio(kernel, read)
-            advantages_N = read.known("advantages_N", "a point kernel")
+            advantages_N = kernels.advantages(kernel, read)
             return {
                 "ratio_mean": log_ratio_N.exp().mean(),
                 "ratio_max": log_ratio_N.max().exp(),

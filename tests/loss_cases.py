@@ -113,6 +113,9 @@ RECIPES: dict[str, tuple[Strand, ...]] = {
             term(PPO, TokenWeight(kind="masked_importance", level="sequence", cap=3.0)),
         ),
     ),
+    "imitation beside reinforcement": (
+        strand("a", term(PPO), term(Point(denominator="one", shape=Identity(), advantage="one"), coefficient=0.2)),
+    ),
     "sum of a sequence": (strand("a", term(LIKELIHOOD, reduce="sequence_sum")),),
     "hint and answer": (
         strand(

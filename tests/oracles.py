@@ -201,7 +201,7 @@ def point_loss(  # noqa: C901  (a table of shapes)
     c = policy["c"][i]
     below = {**row, "current": frozen[i], "one": [0.0] * len(c)}[kernel.denominator]
     ratio = math.exp(c[t]) / math.exp(below[t])
-    advantage = row["advantage"][t]
+    advantage = 1.0 if kernel.advantage == "one" else row["advantage"][t]
     if kernel.level != "token":  # geometric: the |y|-th root of the product of ratios, arXiv 2507.18071
         shared = [s for s, on in enumerate(row["mask"]) if on]
         if kernel.level == "part":

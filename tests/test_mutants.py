@@ -123,6 +123,7 @@ MUTANTS = {
         "ratio_N * inside_N if one.keep_ratio",
         "ratio_N * inside_N if not one.keep_ratio",
     ),
+    "imitation by credit": ("kernels", 'if kernel.advantage == "one":', "if False:"),
     "k1 the other way": ("kernels", "return -gap_N", "return gap_N"),
     "rk3 with a detached ratio": (
         "kernels",
