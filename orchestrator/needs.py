@@ -27,8 +27,12 @@ SAMPLER = ("truncated_importance", "masked_importance", "tapered")
 
 def needs(strand: Strand) -> set[str]:
     """Names of the views that a strand's source, credit and terms read."""
-    found = needs_views(strand.credit) | set(_of_source(strand))
-    return found.union(*(_of_term(term) for term in strand.terms))
+    return needs_views(strand.credit) | set(_of_source(strand)) | of_terms(strand)
+
+
+def of_terms(strand: Strand) -> set[str]:
+    """Names of the views that the strand's terms read."""
+    return set().union(*(_of_term(term) for term in strand.terms))
 
 
 def templates(source: Source) -> Iterator[tuple[str, Template]]:
@@ -116,3 +120,10 @@ def _of_divergence(kernel: Div) -> set[str]:
     if kernel.form in DISTRIBUTIONS:
         return {f"{kernel.target}_{'topk' if kernel.support == 'top_k' else 'hidden'}"}
     return {f"{kernel.target}_logps"} | ({"behavior_logps"} if kernel.form == "rk3" else set())
+
+
+def reads_advantage(strand: Strand) -> bool:
+    """Whether a term of the strand reads what the credit gives."""
+    weights = {weight.kind for term in strand.terms for weight in term.weights}
+    signed = weights & {"positive", "negative", "tapered"}
+    return bool(signed) or any(isinstance(term.kernel, Point) for term in strand.terms)

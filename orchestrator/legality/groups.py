@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from orchestrator.legality.sources import group, provenance, reads_advantage
+from orchestrator.legality.sources import group, provenance
 from orchestrator.legality.verdict import Case, Verdict
+from orchestrator.needs import reads_advantage
 from policies.config import Credit, Gae, GroupCredit, PartCredit, ProcessCredit, Strand, TeacherGap, TurnCredit
 
 

@@ -189,7 +189,7 @@ def _level(reading: Reading) -> Iterator[Verdict]:
     if not isinstance(kernel, Point) or reduce == "sequence":
         return
     if kernel.level in ("geometric", "sequence"):
-        text = f"a {kernel.level}-level ratio is one number for a response; under reduce {reduce} long responses weigh more"
+        text = f"a {kernel.level}-level ratio is one number a response; under reduce {reduce} the long ones weigh more"
         yield Verdict(
             "error", "V6", reading.where, f"{text}: another gradient than the one meant", "reduce by sequence"
         )

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from orchestrator.recipes import Recipe
-from policies.config import Point, Source, Strand, Template, Term
+from policies.config import Source, Strand, Template, Term
 
 Writer = Literal["learner", "earlier", "model", "data"]
 """learner: the policy, now; earlier: the policy before; model: a frozen model; data: whoever wrote the data set."""
@@ -57,11 +57,3 @@ def provenance(strand: Strand) -> tuple[str, bool, bool]:
     """What has to agree for a group's members to be alike in who wrote them."""
     source = strand.source
     return (source.producer if source.prepare is None else "prepared", bool(source.parent), source.prefix)
-
-
-def reads_advantage(strand: Strand) -> bool:
-    """Whether a term of the strand reads what the credit gives."""
-    weights = {weight.kind for term in strand.terms for weight in term.weights}
-    return bool(weights & {"positive", "negative", "tapered"}) or any(
-        isinstance(term.kernel, Point) for term in strand.terms
-    )
