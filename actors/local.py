@@ -6,20 +6,22 @@ For notebooks, tests and debugging: breakpoints work, and a step of a tiny model
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from actors.config import Learner, Rollout
+from actors.config import Frozen, Learner, Rollout
 from actors.facts import PublishFacts
+from actors.frozen import FrozenReplica
 from actors.learner import LearnerRank
 from actors.sampler import SamplerReplica
 from actors.scorer import ScorerReplica
 from actors.sharding import StepFacts, split
 from policies.config import Model, Optimizer, Strand
 from policies.example import Example
+from policies.models import Head
 from policies.prompt import Prompt
 from policies.reduce import normalisers
-from policies.trajectory import Trajectory
+from policies.trajectory import Float32, Int32, Trajectory
 from verifiers.config import Verifier
 
 
@@ -30,6 +32,10 @@ class LocalParts:
     sampler: SamplerReplica
     scorer: "LocalScorer"
     learner: "LocalLearner"
+    companions: Mapping[str, "LocalLearner"] = field(default_factory=dict)
+    """Co-learners by name."""
+    frozen: Mapping[str, FrozenReplica] = field(default_factory=dict)
+    """Frozen models by the names that were asked for; they wait for weights."""
 
     async def publish(self, version: int) -> PublishFacts:
         """Hand the learner's weights to the engine."""
@@ -70,6 +76,18 @@ class LocalLearner:
         counts = [normalisers(self.strands, share) for share in shares]
         return await asyncio.to_thread(self.rank.step, shares, counts, coefficients, len(shares) > 1)
 
+    async def attach_head(self, target: str, head: Float32) -> None:
+        """The head of the frozen model `target`."""
+        self.rank.attach_head(target, head)
+
+    async def values(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """[T] of each response: what a scalar head foresees before each token."""
+        return await asyncio.to_thread(self.rank.values, contexts, tokens)
+
+    async def scores(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[float]:
+        """A scalar head's output at each response's last token."""
+        return await asyncio.to_thread(self.rank.scores, contexts, tokens)
+
     async def save(self, directory: Path) -> None:
         """Model and training state under `directory`."""
         self.rank.save(directory)
@@ -79,12 +97,31 @@ class LocalLearner:
         self.rank.load(directory)
 
 
-def local_parts(folder: Path, model: Model, verifier: Verifier, *, seed: int, threads: int = 1) -> LocalParts:
-    """Build every role in this process; `folder` is the model's, as `materialise` gives it."""
+def local_parts(  # noqa: PLR0913  (each role that a stage may have)
+    folder: Path,
+    model: Model,
+    verifier: Verifier,
+    *,
+    seed: int,
+    threads: int = 1,
+    head: Head = "language",
+    companions: Sequence[str] = (),
+    frozen: Sequence[str] = (),
+) -> LocalParts:
+    """Build every role in this process; `folder` is the model's, as `materialise` gives it.
+
+    `companions` and `frozen` name the co-learners (scalar heads) and the frozen models that are wanted.
+    """
     engine = Rollout(engine="torch", threads=threads)
     learner = Learner(engine="torch", threads=threads)
     return LocalParts(
         SamplerReplica(str(folder), model, engine, model.context, "learner"),
         LocalScorer(ScorerReplica(verifier)),
-        LocalLearner(LearnerRank(folder, model, learner, seed=seed)),
+        LocalLearner(LearnerRank(folder, model, learner, seed=seed, head=head)),
+        {name: LocalLearner(LearnerRank(folder, model, learner, seed=seed, head="scalar")) for name in companions},
+        {name: _frozen(folder, model, name) for name in frozen},
     )
+
+
+def _frozen(folder: Path, model: Model, name: str) -> FrozenReplica:
+    return FrozenReplica(str(folder), model, Frozen(), model.context, name=name, refreshed=True, given=True)
