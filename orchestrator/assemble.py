@@ -1,37 +1,18 @@
-"""Supervision to examples: route each group, give credit, attach the views that the strands ask for."""
+"""Supervision to examples: views, credit by group and over the step, selection, and what each token is asked for."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from actors.engine import TokenScores
-from orchestrator.collect import Collected, Group, Member
-from orchestrator.plan import needs
+from orchestrator.marks import baseline_rows, parts, targets, unit
+from orchestrator.records import Dropped, Group, Member
+from orchestrator.views import Models, Seen, look, wants
 from policies.config import GroupCredit, Strand
-from policies.credit import Views, assign
+from policies.credit import Assigned, Views, assign, needs_views, over_step
 from policies.example import Example
-from policies.trajectory import Float32, Int32, reward
-
-TEACHER_TOP_K = 32
-"""Teacher tokens kept for a divergence; the rest goes into the tail bucket."""
-
-
-class FrozenModel(Protocol):
-    """A model that is not trained."""
-
-    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32], top_k: int) -> list[TokenScores]:
-        """One entry for each (context, tokens)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A group or trajectory that does not train, and why."""
-
-    id: str
-    reason: str
+from policies.select import choose
+from policies.trajectory import Float32, Trajectory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,101 +24,182 @@ class Assembled:
 
 
 def wants_reference(strand: Strand) -> bool:
-    """Whether a term of the strand reads the frozen reference."""
-    return "reference_logps" in needs(strand)
+    """Whether the strand reads the frozen reference; a preparation that ranks reads it too."""
+    ranks = strand.source.prepare is not None and strand.source.prepare.rank != "none"
+    return ranks or strand.source.producer == "reference" or wants(strand, "reference")
 
 
 def wants_teacher(strand: Strand) -> bool:
-    """Whether the strand's credit or a term of it reads a teacher."""
-    return bool(needs(strand) & {"teacher_logps", "teacher_topk"})
+    """Whether the strand's credit or a term of it reads a teacher, or a teacher writes for it."""
+    writes = strand.source.prepare is not None and strand.source.prepare.writer == "teacher"
+    return writes or strand.source.producer == "teacher" or wants(strand, "teacher")
 
 
-def wants_top_k(strand: Strand) -> bool:
-    """Whether a term compares whole next-token distributions."""
-    return "teacher_topk" in needs(strand)
+@dataclass(slots=True)
+class _Credit:
+    """Trajectory id -> what credit gave it."""
 
-
-def usable(strands: Sequence[Strand], group: Group) -> tuple[Group, list[Dropped]]:
-    """The group without members that have no tokens or no verdict: data with a reason, not a crash."""
-    kept, dropped = [], []
-    for member in group.members:
-        one = member.trajectory
-        if len(one.tokens) == 0:
-            dropped.append(Dropped(one.id, f"no tokens: {one.finish_reason}"))
-        elif isinstance(strands[member.strand].credit, GroupCredit) and np.isnan(reward(one)):
-            dropped.append(Dropped(one.id, "no verdict: " + next((s.status for s in one.scores), "unscored")))
-        else:
-            kept.append(member)
-    return replace(group, members=tuple(kept)), dropped
+    advantages: dict[str, Float32] = field(default_factory=dict)
+    targets: dict[str, Float32] = field(default_factory=dict)
+    masked: set[str] = field(default_factory=set)
+    excluded: dict[str, str] = field(default_factory=dict)
 
 
 async def assemble(
-    strands: Sequence[Strand],
-    collected: Collected,
-    *,
-    reference: FrozenModel | None,
-    teacher: FrozenModel | None,
+    strands: Sequence[Strand], groups: Sequence[Group], models: Models, families: Mapping[str, str] | None = None
 ) -> Assembled:
-    """Examples in group order. Views are asked for once, over every trajectory of the strands that need them."""
-    groups, dropped = [], []
-    for group in collected.groups:
-        kept, lost = usable(strands, group)
-        groups.append(kept)
+    """Examples in group order. Whoever serves its group's statistics alone is neither an example nor dropped."""
+    dropped: list[Dropped] = []
+    whole = []
+    for group in groups:
+        kept, lost = usable(group)
+        whole.append(kept)
         dropped += lost
-    members = [member for group in groups for member in group.members]
-    references = await _views(strands, members, reference, wants_reference)
-    teachers = await _views(strands, members, teacher, wants_teacher)
-    advantages = {name: own for group in groups for name, own in _credited(strands, group, teachers).items()}
-    examples = [_example(member, advantages, references, teachers) for member in members]
+    everybody = [member for group in whole for member in group.members]
+    rows = [row for index, strand in enumerate(strands) for row in baseline_rows(strand, index, everybody)]
+    seen = await look(strands, [*everybody, *rows], models, families or {})
+    credit = _Credit()
+    for group in whole:
+        _give(strands, group, seen, credit)
+    trained, left = _selected(strands, whole, credit)
+    dropped += left
+    advantages = _over_step(strands, trained, credit)
+    examples = [_example(strands, one, advantages[one.trajectory.id], seen, credit) for one in trained]
+    none = [np.zeros(len(one.trajectory.tokens), np.float32) for one in rows]
+    examples += [_example(strands, one, zero, seen, credit) for one, zero in zip(rows, none, strict=True)]
     return Assembled(tuple(examples), tuple(dropped))
 
 
-def _example(
-    member: Member,
-    advantages: Mapping[str, Float32],
-    references: Mapping[str, TokenScores],
-    teachers: Mapping[str, TokenScores],
-) -> Example:
-    one = member.trajectory
-    of_teacher = teachers.get(one.id)
-    return Example(
-        trajectory=one,
-        strand=member.strand,
-        advantages=advantages[one.id],
-        reference_logps=references[one.id].logps if one.id in references else None,
-        teacher_logps=of_teacher.logps if of_teacher else None,
-        teacher_topk_ids=of_teacher.topk_ids if of_teacher else None,
-        teacher_topk_logps=of_teacher.topk_logps if of_teacher else None,
+def usable(group: Group) -> tuple[Group, list[Dropped]]:
+    """The group without members that have no tokens: data with a reason, not a crash."""
+    kept = tuple(one for one in group.members if len(one.trajectory.tokens))
+    empty = [one.trajectory for one in group.members if not len(one.trajectory.tokens)]
+    return replace(group, members=kept), [Dropped(one.id, f"no tokens: {one.finish_reason}") for one in empty]
+
+
+# ---------------------------------------------------------------- credit
+
+
+def _give(strands: Sequence[Strand], group: Group, seen: Seen, credit: _Credit) -> None:
+    """Each member's advantages by its own strand's credit; the group's comparisons are over all its strands."""
+    for index in {member.strand for member in group.members}:
+        strand = strands[index]
+        if not strand.terms:
+            continue
+        own = {one.trajectory.id for one in group.members if one.strand == index}
+        compared = _compared(strand, group, own, seen)
+        given = assign(strand.credit, compared, [_views(one.id, seen) for one in compared])
+        for place, one in enumerate(compared):
+            if one.id in own:
+                _note(credit, one.id, place, given)
+
+
+def _note(credit: _Credit, name: str, place: int, given: Assigned) -> None:
+    credit.advantages[name] = given.advantages[place]
+    if given.targets is not None:
+        credit.targets[name] = given.targets[place]
+    if place in given.masked:
+        credit.masked.add(name)
+    if place in given.excluded:
+        credit.excluded[name] = given.reasons.get(place, "its reward is not known")
+
+
+def _compared(strand: Strand, group: Group, own: set[str], seen: Seen) -> list[Trajectory]:
+    """Whose scores the credit sees: a comparison sees the group, of which a penalty can read only what has views."""
+    everybody = [one.trajectory for one in group.members]
+    if not isinstance(strand.credit, GroupCredit):
+        return [one for one in everybody if one.id in own]
+    if strand.credit.value == "children":
+        return [one for one in everybody if one.id in own or one.parent_id in own]
+    if "reference_logps" in needs_views(strand.credit):
+        return [one for one in everybody if one.id in own or _penalisable(one, seen)]
+    return everybody
+
+
+def _penalisable(one: Trajectory, seen: Seen) -> bool:
+    known = not np.isnan(one.behavior_logps[one.train_mask]).any()
+    return known and one.id in seen.scores["reference"]
+
+
+def _views(name: str, seen: Seen) -> Views:
+    teacher, reference = seen.scores["teacher"].get(name), seen.scores["reference"].get(name)
+    return Views(
+        teacher_logps=teacher.logps if teacher else None,
+        reference_logps=reference.logps if reference else None,
+        values=seen.values.get(name),
     )
 
 
-def _credited(strands: Sequence[Strand], group: Group, teachers: Mapping[str, TokenScores]) -> dict[str, Float32]:
-    """Each member's advantages by its own strand's credit; the whole group, of all strands, forms the statistics."""
+def _over_step(strands: Sequence[Strand], trained: Sequence[Member], credit: _Credit) -> dict[str, Float32]:
+    """Advantages after what is scaled over a strand's whole step."""
     found: dict[str, Float32] = {}
-    for index in {member.strand for member in group.members}:
-        credit = strands[index].credit
-        own = {member.trajectory.id for member in group.members if member.strand == index}
-        compared = isinstance(credit, GroupCredit)
-        judged = [one.trajectory for one in group.members if compared or one.trajectory.id in own]
-        views = [Views(teacher_logps=teachers[one.id].logps) if one.id in teachers else Views() for one in judged]
-        given = assign(credit, judged, views).advantages
-        found |= {one.id: values for one, values in zip(judged, given, strict=True) if one.id in own}
+    for index, strand in enumerate(strands):
+        own = [one.trajectory for one in trained if one.strand == index]
+        scaled = over_step(
+            strand.credit, [credit.advantages[one.id] for one in own], own, [one.group_id for one in own]
+        )
+        found |= {one.id: values for one, values in zip(own, scaled, strict=True)}
     return found
 
 
-async def _views(
-    strands: Sequence[Strand],
-    members: Sequence[Member],
-    model: FrozenModel | None,
-    wants: Callable[[Strand], bool],
-) -> dict[str, TokenScores]:
-    """Trajectory id -> what the frozen model says of its tokens, for the strands that want it."""
-    chosen = [member for member in members if wants(strands[member.strand])]
-    if not chosen:
-        return {}
-    if model is None:
-        raise ValueError("a strand reads a frozen model that was never started; the plan should have named it")
-    records = [member.trajectory for member in chosen]
-    top_k = TEACHER_TOP_K if any(wants_top_k(strands[member.strand]) for member in chosen) else 0
-    scores = await model.logprobs([one.train_context for one in records], [one.tokens for one in records], top_k)
-    return {one.id: score for one, score in zip(records, scores, strict=True)}
+# ---------------------------------------------------------------- selection
+
+
+def _selected(
+    strands: Sequence[Strand], groups: Sequence[Group], credit: _Credit
+) -> tuple[list[Member], list[Dropped]]:
+    """Who trains: with a known verdict where credit reads one, chosen by the strand, cut ones masked if it says so."""
+    trained: list[Member] = []
+    dropped: list[Dropped] = []
+    for group in groups:
+        for index in sorted({one.strand for one in group.members}):
+            if strands[index].terms:
+                kept, lost = _chosen(strands[index], [one for one in group.members if one.strand == index], credit)
+                trained += kept
+                dropped += lost
+    return trained, dropped
+
+
+def _chosen(strand: Strand, own: Sequence[Member], credit: _Credit) -> tuple[list[Member], list[Dropped]]:
+    known = [one for one in own if one.trajectory.id not in credit.excluded]
+    dropped = [
+        Dropped(one.trajectory.id, credit.excluded[one.trajectory.id])
+        for one in own
+        if one.trajectory.id in credit.excluded
+    ]
+    chosen = choose(strand.source.select, [one.trajectory for one in known])
+    dropped += [Dropped(known[place].trajectory.id, reason) for place, reason in sorted(chosen.reasons.items())]
+    kept = []
+    for place in chosen.kept:
+        one = known[place].trajectory
+        if place in chosen.preferences:
+            named = replace(chosen.preferences[place], set_id=f"{one.group_id}/{strand.name}")
+            one = replace(one, preference=named)
+        if one.id in credit.masked:
+            one = replace(one, train_mask=np.zeros(len(one.tokens), np.bool_))
+        kept.append(replace(known[place], trajectory=one))
+    return kept, dropped
+
+
+# ---------------------------------------------------------------- examples
+
+
+def _example(strands: Sequence[Strand], member: Member, advantages: Float32, seen: Seen, credit: _Credit) -> Example:
+    one, strand = member.trajectory, strands[member.strand]
+    reference, teacher = seen.scores["reference"].get(one.id), seen.scores["teacher"].get(one.id)
+    return Example(
+        trajectory=one,
+        strand=member.strand,
+        advantages=advantages,
+        reference_logps=reference.logps if reference else None,
+        reference_topk_ids=reference.topk_ids if reference else None,
+        reference_topk_logps=reference.topk_logps if reference else None,
+        reference_hidden=seen.hidden["reference"].get(one.id),
+        teacher_logps=teacher.logps if teacher else None,
+        teacher_topk_ids=teacher.topk_ids if teacher else None,
+        teacher_topk_logps=teacher.topk_logps if teacher else None,
+        teacher_hidden=seen.hidden["teacher"].get(one.id),
+        targets=credit.targets.get(one.id, targets(strand, one)),
+        part=parts(one),
+        unit=unit(strand, one),
+    )

@@ -15,11 +15,12 @@ from actors.pool import FrozenPool, LearnerPool, RayPublisher, RolloutPool, Scor
 from actors.sampler import SamplerReplica
 from actors.scorer import ScorerReplica
 from actors.vllm_environment import environment as vllm_environment
-from orchestrator.collect import Collector, Demonstrations
+from orchestrator.collect import Collector
 from orchestrator.config import Pipeline
 from orchestrator.data import read as read_data
 from orchestrator.load import recipe_of
 from orchestrator.loop import StageRun
+from orchestrator.ports import Demonstrations
 from orchestrator.probing import Prober
 from policies.config import Model, TinyModel
 from policies.model_folder import materialise

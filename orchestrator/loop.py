@@ -1,13 +1,16 @@
 """The loop: moves trajectories from sources to the learner and weights back. No maths, no config, no I/O of its own.
 
-    produce:  permit -> sources (sampler | demonstrations) -> scorer -> queue
-    consume:  queue -> controls (route, plan) -> credit and views -> ledger -> learner.step -> publish -> permit
-                                                                     -> metrics -> probe -> checkpoint
+    produce:  permit -> controls (plan) -> sources, in rounds -> scorer -> controls (route) -> queue
+    consume:  queue -> views and credit -> ledger -> learner.step -> publish -> permit
+                                                  -> metrics -> probe -> checkpoint
 
 Who waits for whom. `produce` waits for a permit; `consume` hands one back when a new version is served. There are
 `max_staleness` + 1 permits: with 0 the two take turns (synchronous on-policy learning), with k the samplers run
 ahead by at most k versions. `consume` waits for the queue; a producer that dies ends the stage with its own error.
 Every wait inside a port carries a deadline and a name.
+
+A step is planned when its collection starts, by the facts that are known then. The controls' states travel with what
+was collected, so that a checkpoint holds those of its own step, whatever the producer has planned since.
 """
 
 import asyncio
@@ -18,25 +21,19 @@ from typing import Any, Protocol
 
 from actors.facts import PublishFacts
 from actors.sharding import StepFacts
-from orchestrator.assemble import Assembled, Dropped, FrozenModel, assemble
-from orchestrator.collect import Collected, Collector, Group
+from orchestrator.asking import seed_for
+from orchestrator.assemble import Assembled, assemble
+from orchestrator.colearn import critic_of, train_beside, warming
+from orchestrator.collect import Collector, Recipe
 from orchestrator.config import Stage
-from orchestrator.controls import (
-    Control,
-    GroupStats,
-    MemberStats,
-    Scope,
-    State,
-    StepPlan,
-    initial,
-    plan_step,
-    route_group,
-)
-from orchestrator.ports import Learner, Ledger, Publisher
-from orchestrator.step_facts import decision_row, metrics_row
-from policies.config import GroupCredit, Strand
+from orchestrator.controls import Control, Scope, State, StepPlan, initial, plan_step
+from orchestrator.ports import Critic, FrozenModel, Learner, Ledger, Publisher
+from orchestrator.recipes.schema import CoLearner
+from orchestrator.records import Collected
+from orchestrator.step_facts import Counters, decision_row, metrics_row
+from orchestrator.views import EVERYBODY, Models
+from policies.config import Strand
 from policies.failpoints import failpoint
-from policies.trajectory import reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +46,13 @@ class StageRun:
     controls: tuple[Control, ...]
     teacher: str | None = None
     """Folder of the model that the stage distils from."""
+    learners: tuple[CoLearner, ...] = ()
+    """Those that train beside the policy, on its records."""
 
     @property
     def samples(self) -> bool:
         """Whether the learner's own rollouts are among the sources."""
-        return any(strand.source.producer == "rollout" for strand in self.strands)
+        return any(strand.source.producer == "rollout" and strand.source.prepare is None for strand in self.strands)
 
 
 @dataclass(slots=True)
@@ -67,6 +66,7 @@ class RunState:
     """Steps of the run that are done."""
     version: int = 0
     controls: list[State] = field(default_factory=list)
+    """Of the stage's controls, once the last step was collected."""
     facts: dict[str, float] = field(default_factory=dict)
     """The last step's facts, which controls read."""
 
@@ -90,9 +90,19 @@ class Ports:
     eyes: Eyes
     reference: FrozenModel | None
     teacher: FrozenModel | None
+    """Of every prompt whose family has no teacher of its own."""
     after_step: Callable[[StageRun, RunState], Awaitable[None]]
     """Probes and checkpoints at their cadence; `wants_weights` says when one needs the engines up to date."""
     wants_weights: Callable[[StageRun, RunState], bool]
+    teachers: Mapping[str, FrozenModel] = field(default_factory=dict)
+    """Prompt family -> its teacher."""
+    learners: Mapping[str, Critic] = field(default_factory=dict)
+    """Co-learners by name."""
+
+    def models(self, stage: StageRun) -> Models:
+        """The stage's models that are read for views."""
+        everybody = {} if self.teacher is None else {EVERYBODY: self.teacher}
+        return Models(self.reference, {**everybody, **self.teachers}, critic_of(stage.learners, self.learners))
 
 
 async def run_stage(stage: StageRun, ports: Ports, state: RunState) -> RunState:
@@ -101,10 +111,10 @@ async def run_stage(stage: StageRun, ports: Ports, state: RunState) -> RunState:
     permits, batches = asyncio.Semaphore(ahead), asyncio.Queue[Collected](maxsize=ahead)
     if not state.controls:
         state.controls = [initial(control) for control in stage.controls]
+    if not state.stage_step:
+        state.facts = {}  # an earlier stage's are not this one's
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(
-            _produce(stage, ports, state.stage_step, permits, batches), name=f"{stage.config.name} sources"
-        )
+        tasks.create_task(_produce(stage, ports, state, permits, batches), name=f"{stage.config.name} sources")
         for _ in range(state.stage_step, stage.config.steps):
             began = time.perf_counter()
             collected = await batches.get()
@@ -113,11 +123,19 @@ async def run_stage(stage: StageRun, ports: Ports, state: RunState) -> RunState:
 
 
 async def _produce(
-    stage: StageRun, ports: Ports, first: int, permits: asyncio.Semaphore, batches: asyncio.Queue[Collected]
+    stage: StageRun, ports: Ports, state: RunState, permits: asyncio.Semaphore, batches: asyncio.Queue[Collected]
 ) -> None:
-    for step in range(first, stage.config.steps):
+    """Plan and collect, step by step. The controls' states are this side's until a step is consumed."""
+    recipe = Recipe(stage.config, stage.strands, stage.controls)
+    scope = Scope(stage.config.steps, tuple(strand.name for strand in stage.strands))
+    seed = seed_for(ports.collector.seed, stage.config.name)
+    states: tuple[State, ...] = tuple(state.controls)
+    for step in range(state.stage_step, stage.config.steps):
         await permits.acquire()
-        await batches.put(await ports.collector.collect(stage.config, stage.strands, step))
+        plan = plan_step(stage.controls, states, step, state.facts, seed, scope)
+        collected = await ports.collector.collect(recipe, step, plan)
+        states = collected.states
+        await batches.put(collected)
 
 
 async def _consume(
@@ -128,63 +146,41 @@ async def _consume(
     began: float,
     permits: asyncio.Semaphore,
 ) -> None:
-    """One step: route, credit, train, publish, remember."""
-    kept, routed = _route(stage, state, collected)
-    scope = Scope(stage.config.steps, tuple(strand.name for strand in stage.strands))
-    plan = plan_step(stage.controls, state.controls, state.stage_step, state.facts, 0, scope)
-    state.controls = list(plan.states)
-    assembled = await assemble(stage.strands, kept, reference=ports.reference, teacher=ports.teacher)
+    """One step: credit, train, publish, remember."""
+    families = {name: prompt.family for name, prompt in ports.collector.by_id.items()}
+    assembled = await assemble(stage.strands, collected.groups, ports.models(stage), families)
+    assembled = replace(assembled, dropped=(*collected.dropped, *assembled.dropped))
     arrived = time.perf_counter()
     ports.ledger.add(state.step + 1, assembled.examples, stage.config.name)
+    ports.collector.remember(assembled.examples)
     ledgered = time.perf_counter()
     failpoint(f"loop.before_step.{state.step + 1}")
-    facts = await _train(stage, ports, assembled, plan)
+    facts = await _train(stage, ports, state, assembled, collected.plan)
     failpoint(f"loop.after_step.{state.step + 1}")
     trained_version, state.version = state.version, state.version + 1
     state.step, state.stage_step = state.step + 1, state.stage_step + 1
     published = await _publish(stage, ports, state)
-    permits.release()
-    row = metrics_row(
-        stage.config,
-        stage.strands,
-        collected,
-        assembled,
-        facts,
-        {"step": state.step, "stage_step": state.stage_step, "version": trained_version},
-    )
-    row |= {
+    counters = Counters(state.step, state.stage_step, trained_version)
+    row = metrics_row(stage.config, stage.strands, collected, assembled, facts, counters) | {
         "seconds_ledger": ledgered - arrived,
         "seconds_publish": published.seconds if published else 0.0,
         "seconds": time.perf_counter() - began,
     }
     state.facts = {key: value for key, value in row.items() if isinstance(value, float)}
-    dropped = (*routed, *assembled.dropped)
-    _remember(ports, state.step, stage, row, plan, dropped)
+    state.controls = list(collected.states)
+    permits.release()  # the next step is planned by this one's facts
+    _remember(ports, stage, row, collected, assembled)
     await ports.after_step(stage, state)
 
 
-def _route(stage: StageRun, state: RunState, collected: Collected) -> tuple[Collected, list[Dropped]]:
-    """Each control looks at each group; one `drop` drops it."""
-    kept: list[Group] = []
-    dropped: list[Dropped] = []
-    for group in collected.groups:
-        if not any(isinstance(stage.strands[member.strand].credit, GroupCredit) for member in group.members):
-            kept.append(group)  # imitation has no rewards to route by
-            continue
-        stats = tuple(MemberStats(stage.strands[one.strand].name, reward(one.trajectory)) for one in group.members)
-        prompt = group.members[0].trajectory.prompt_id
-        states, routings = route_group(stage.controls, state.controls, GroupStats(group.id, prompt, stats))
-        state.controls = list(states)
-        if routings.verdict == "drop":
-            dropped.append(Dropped(group.id, "; ".join(routings.reasons)))
-        else:
-            kept.append(group)
-    return replace(collected, groups=tuple(kept)), dropped
-
-
-async def _train(stage: StageRun, ports: Ports, assembled: Assembled, plan: StepPlan) -> StepFacts | None:
-    """The learner's step; None when nothing is left to train on."""
+async def _train(
+    stage: StageRun, ports: Ports, state: RunState, assembled: Assembled, plan: StepPlan
+) -> StepFacts | None:
+    """The learners' step; None when nothing is left to train on, or a co-learner still warms up alone."""
     if not assembled.examples:
+        return None
+    await train_beside(stage.learners, ports.learners, stage.strands, assembled.examples, stage.config.updates)
+    if warming(stage.learners, state.stage_step):
         return None
     return await ports.learner.step(assembled.examples, stage.config.updates, plan.coefficients)
 
@@ -196,12 +192,11 @@ async def _publish(stage: StageRun, ports: Ports, state: RunState) -> PublishFac
     return await ports.publisher.publish(state.version)
 
 
-def _remember(
-    ports: Ports, step: int, stage: StageRun, row: dict[str, Any], plan: StepPlan, dropped: tuple[Dropped, ...]
-) -> None:
-    ports.ledger.decision(decision_row(step, stage.config, stage.strands, plan, row))
+def _remember(ports: Ports, stage: StageRun, row: dict[str, Any], collected: Collected, assembled: Assembled) -> None:
+    step = row["step"]
+    ports.ledger.decision(decision_row(stage.config, stage.strands, collected, row))
     ports.ledger.metrics(row)
-    for one in dropped:
+    for one in assembled.dropped:
         ports.ledger.event("dropped", step=step, id=one.id, reason=one.reason)
     if row["skipped"]:
         ports.ledger.event("update_skipped", step=step, count=row["skipped"], reason="loss or gradient not finite")

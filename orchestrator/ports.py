@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from actors.engine import SampleRequest
+from actors.engine import SampleRequest, TokenScores
 from actors.facts import PublishFacts
 from actors.sharding import StepFacts
 from policies.config import Optimizer, Strand
 from policies.example import Example
 from policies.prompt import Prompt
-from policies.trajectory import Trajectory
+from policies.trajectory import Float32, Int32, Trajectory
 
 
 class Sampler(Protocol):
-    """Writes responses with the newest published policy."""
+    """Writes responses: the newest published policy, or a frozen model (the port is the same)."""
 
     async def generate(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
         """Trajectories in the order asked, with the requests' ids and lineage."""
@@ -26,6 +26,62 @@ class Scorer(Protocol):
 
     async def score(self, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]) -> list[Trajectory]:
         """The same trajectories, scored, in order."""
+        ...
+
+
+class FrozenModel(Protocol):
+    """A model that is not trained."""
+
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32], top_k: int) -> list[TokenScores]:
+        """One entry for each (context, tokens)."""
+        ...
+
+    async def hidden(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """[T, H] for each: the last hidden state from which each token was predicted."""
+        ...
+
+
+class Critic(Protocol):
+    """A co-learner with a scalar head, asked what it says of responses."""
+
+    async def values(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """[T] of each response: what it foresees before each token."""
+        ...
+
+    async def scores(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[float]:
+        """Its output at each response's last token."""
+        ...
+
+    async def step(self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float]) -> StepFacts:
+        """One step of its own, as a learner's."""
+        ...
+
+
+class Demonstrations(Protocol):
+    """Responses that somebody else wrote, by prompt."""
+
+    def for_prompt(self, prompt_id: str, index: int) -> Trajectory | None:
+        """The prompt's demonstration number `index`, or None."""
+        ...
+
+    def at_step(self, step: int, count: int, seed: int) -> Sequence[Trajectory]:
+        """`count` demonstrations for a step; a pure function of its arguments."""
+        ...
+
+
+class Preferences(Protocol):
+    """Preference sets."""
+
+    def at_step(self, step: int, count: int, seed: int) -> Sequence[Sequence[Trajectory]]:
+        """`count` sets for a step, each with its members; a pure function of its arguments."""
+        ...
+
+
+class Labelled(Protocol):
+    """Rows that bear a label each, or labels of their steps."""
+
+    def at_step(self, step: int, count: int, seed: int) -> Sequence[Trajectory]:
+        """`count` rows for a step; a pure function of its arguments."""
         ...
 
 

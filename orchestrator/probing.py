@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.engine import SampleRequest
-from orchestrator.collect import seed_for
+from orchestrator.asking import seed_for
 from orchestrator.config import Probe, SamplingConfig
 from orchestrator.ports import Sampler, Scorer
 from policies.prompt import Prompt

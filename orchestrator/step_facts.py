@@ -2,20 +2,30 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from actors.sharding import StepFacts
 from orchestrator.assemble import Assembled
-from orchestrator.collect import Collected
 from orchestrator.config import Stage
-from orchestrator.controls import StepPlan
+from orchestrator.records import Collected
 from policies.config import Strand
 from policies.example import Example
 from policies.trajectory import FinishReason, Origin, Producer, Trajectory, reward
 
 NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Where the run stands after a step."""
+
+    step: int
+    stage_step: int
+    version: int
+    """Of the policy that the step trained."""
 
 
 def mean(values: Sequence[float]) -> float:
@@ -29,29 +39,41 @@ def metrics_row(
     collected: Collected,
     assembled: Assembled,
     facts: StepFacts | None,
-    counters: Mapping[str, int],
+    counters: Counters,
 ) -> dict[str, Any]:
     """One step's facts. Shares are of trained tokens; rewards and lengths are of the learner's own rollouts."""
-    members = [member.trajectory for group in collected.groups for member in group.members]
-    rollouts = [one for one in members if one.producer is Producer.ROLLOUT]
+    rollouts = own_rollouts(collected.seen)
     row: dict[str, Any] = {
         "kind": "step",
         "stage": stage.name,
         "stage_steps": stage.steps,
-        **counters,
+        **asdict(counters),
         **_learning(facts),
         **_rewards(rollouts),
-        **_provenance(assembled.examples, counters["version"]),
+        **_provenance(assembled.examples, counters.version),
         "tokens_generated": collected.tokens_generated,
         "response_length_mean": mean([float(len(one.tokens)) for one in rollouts]),
         "truncated_share": mean([float(one.finish_reason is FinishReason.LENGTH) for one in rollouts]),
         "groups": len(collected.groups),
         "dropped": len(assembled.dropped),
+        "replayed": sum(one.trajectory.producer is Producer.REPLAY for one in assembled.examples),
         "missing_demonstrations": collected.missing_demonstrations,
         "seconds_generate": collected.seconds_generate,
         "seconds_score": collected.seconds_score,
     }
     return row
+
+
+def own_rollouts(seen: Sequence[Trajectory]) -> list[Trajectory]:
+    """What the learner wrote in the step on its prompts, drawn at a temperature above 0, each in its last turn.
+
+    A first turn that was answered on is told by the record of both turns; a greedy baseline is no draw.
+    """
+    rollouts = [one for one in seen if one.producer is Producer.ROLLOUT]
+    continued = {one.parent_id for one in rollouts}
+    greedy = [one for one in rollouts if one.sampling is not None and one.sampling.temperature == 0]
+    drawn = rollouts if len(greedy) == len(rollouts) else [one for one in rollouts if one not in greedy]
+    return [one for one in drawn if one.id not in continued]
 
 
 def _learning(facts: StepFacts | None) -> dict[str, Any]:
@@ -133,19 +155,22 @@ def _source(strand: Strand) -> str:
 
 
 def decision_row(
-    step: int, stage: Stage, strands: Sequence[Strand], plan: StepPlan, row: Mapping[str, Any]
+    stage: Stage, strands: Sequence[Strand], collected: Collected, row: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What was decided for a step, why, and the facts it stood on."""
-    sources = ", ".join(_source(strand) for strand in strands)
+    plan = collected.plan
+    sources = ", ".join(_source(strand) for strand in strands if strand.name not in plan.rest)
     return {
-        "step": step,
+        "step": row["step"],
         "stage": stage.name,
         "plan": {
             "recipe": stage.recipe.kind,
             "sources": sources,
             "coefficients": {strand.name: plan.coefficients.get(strand.name, 1.0) for strand in strands},
+            "rest": sorted(plan.rest),
         },
         "reason": "; ".join(plan.reasons) or f"recipe {stage.recipe.kind} holds its strands fixed: {sources}",
+        "routed": list(collected.routed),
         "facts": {
             key: row[key]
             for key in ("reward_mean", "accuracy", "share_learner", "share_demonstration", "on_policy_share")

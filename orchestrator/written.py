@@ -11,9 +11,9 @@ from actors.pool import RolloutPool, ScorerPool
 from actors.sampler import SamplerReplica
 from actors.vllm_environment import environment as vllm_environment
 from orchestrator.build import Inputs
-from orchestrator.collect import Demonstrations
 from orchestrator.config import Pipeline
 from orchestrator.ledger import write_parquet
+from orchestrator.ports import Demonstrations
 from policies.arrow import from_table, to_table
 from policies.bad_input import refuse
 from policies.model_folder import materialise

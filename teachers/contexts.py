@@ -18,7 +18,7 @@ import jinja2.meta
 import jinja2.sandbox
 
 from policies.bad_input import near
-from policies.prompt import Prompt
+from policies.prompt import Message, Prompt
 from policies.tokens import Tokenizer
 from policies.trajectory import Int32
 
@@ -70,9 +70,17 @@ def context(template: str, prompt: Prompt, facts: Facts, tokenizer: Tokenizer) -
     if isinstance(text, Unavailable):
         return text
     try:
-        return tokenizer.prompt(text)
+        return _tokens(prompt, text, tokenizer)
     except ValueError as error:
         return Unavailable(f"the template's text has no tokens: {error}")
+
+
+def _tokens(prompt: Prompt, text: str, tokenizer: Tokenizer) -> Int32:
+    """The text as the user's; of a conversation it takes the place of what the user said last."""
+    if not prompt.messages:
+        return tokenizer.prompt(text)
+    *before, _ = prompt.messages
+    return tokenizer.encode(tokenizer.rendered([*before, Message("user", text)], reply=True))
 
 
 def check_template(text: str) -> list[str]:

@@ -160,7 +160,7 @@ def test_an_unknown_verdict_is_excluded_counted_and_not_a_zero() -> None:
     assert lost not in {one.trajectory.id for one in examples}
     assert world.ledger.rows[0]["unknown_rewards"] == 1
     dropped = [event for event in world.ledger.events if event["kind"] == "dropped"]
-    assert [(event["id"], event["reason"]) for event in dropped] == [(lost, "no verdict: timeout")]
+    assert [(event["id"], event["reason"]) for event in dropped] == [(lost, "no reward: timeout")]
     group = [one for one in examples if one.trajectory.group_id == "a/000000/0000"]
     rewards = np.array([one.trajectory.scores[0].value for one in group])
     expected = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)

@@ -1,0 +1,56 @@
+"""What moves through a step: members of groups, what was left out and why, and the whole that was collected."""
+
+from dataclasses import dataclass
+
+from orchestrator.controls import State, StepPlan
+from policies.trajectory import Trajectory
+from teachers.contexts import Facts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """A trajectory and the strand (index) that reads it."""
+
+    trajectory: Trajectory
+    strand: int
+    facts: Facts | None = None
+    """What its contexts were made from; None where it was given."""
+    parent: Trajectory | None = None
+    """The response of this step that it follows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Members that share a prompt; credit compares them with each other."""
+
+    id: str
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A group or trajectory that does not train, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Collected:
+    """A step's groups, scored and routed, with what was decided on the way and what they cost."""
+
+    step: int
+    groups: tuple[Group, ...]
+    """Those that go on."""
+    plan: StepPlan
+    states: tuple[State, ...]
+    """The controls' states once the step is routed."""
+    routed: tuple[str, ...] = ()
+    """What the controls said of groups, for the ledger."""
+    dropped: tuple[Dropped, ...] = ()
+    seen: tuple[Trajectory, ...] = ()
+    """Every trajectory that was written or judged, whether its group goes on or not: what the step's rewards are of."""
+    tokens_generated: int = 0
+    missing_demonstrations: int = 0
+    seconds_generate: float = 0.0
+    seconds_score: float = 0.0
