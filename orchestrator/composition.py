@@ -10,7 +10,7 @@ from typing import Any, assert_never
 from orchestrator.controls.config import Control
 from orchestrator.needs import DISTRIBUTIONS, reads_advantage
 from orchestrator.recipes import Recipe, RecipeFile, load
-from orchestrator.recipes.schema import Parameter, Scalar
+from orchestrator.recipes.schema import Parameter, Refresh, Scalar
 from policies.config import (
     BoxCox,
     Clip,
@@ -79,15 +79,25 @@ def _stand_in(name: str, parameter: Parameter) -> Scalar:
 
 
 def _teacher(recipe: Recipe) -> str:
-    refresh = recipe.refresh
-    how = {
-        "fixed": "",
-        "every": f" again every {refresh.every} steps",
-        "average": f" averaged at {refresh.rate:g}",
-        "best": " at its best",
-    }[refresh.kind]
+    how = refreshed(recipe.refresh)
     folders = ", ".join(f"{family}: {folder}" for family, folder in recipe.teachers.items()) or recipe.teacher
-    return f"teacher {folders}{how}" if folders else f"reference{how}" if how else ""
+    who = f"teacher {folders}" if folders else "reference" if how else ""
+    return f"{who} {how}".strip()
+
+
+def refreshed(refresh: Refresh) -> str:
+    """`again every 100 steps`; empty for a model that stays as it is."""
+    match refresh.kind:
+        case "fixed":
+            return ""
+        case "every":
+            return f"again every {refresh.every} steps" if refresh.every > 1 else "again every step"
+        case "average":
+            return f"averaged with the policy at {refresh.rate:g}"
+        case "best":
+            return "again at each best probe"
+        case _:
+            assert_never(refresh.kind)
 
 
 def _strand(strand: Strand) -> str:

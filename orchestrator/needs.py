@@ -68,6 +68,8 @@ def _of_source(strand: Strand) -> Iterator[str]:
     if source.parent:
         yield "parent_text"
     read = frozenset[str]().union(*(variables(text) for _, text in templates(source)))
+    if read & {"demonstration", "hint"}:
+        yield "demonstration_text"
     if read & {"sibling", "reason"}:
         yield "rewards"
     if source.select.kind != "all" or (source.prepare is not None and source.prepare.keep != "all"):

@@ -1,15 +1,21 @@
 """The plan of a pipeline: what each stage is made of, who supplies what it needs, and what it takes on trust."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from orchestrator.checks import trajectories
+from orchestrator.composition import composition, refreshed
 from orchestrator.config import Pipeline, Stage
+from orchestrator.controls import Control
 from orchestrator.legality import Verdict, judge, surroundings
 from orchestrator.load import recipe_of
-from orchestrator.needs import needs
+from orchestrator.needs import needs, of_terms, wanted
 from orchestrator.recipes import Recipe
+from orchestrator.recipes.schema import CoLearner
+from policies.config import Strand
 
 __all__ = ["Plan", "StagePlan", "View", "needs", "plan"]
 
@@ -38,8 +44,13 @@ class StagePlan:
     """A step's, all sources together."""
     shares: dict[str, float]
     """Producer -> its share of a step's trajectories. A share, not a claim: the ledger measures provenance."""
-    strands: tuple[dict[str, Any], ...]
-    controls: tuple[dict[str, Any], ...]
+    composition: str
+    """The recipe in one line."""
+    notes: tuple[str, ...]
+    """The recipe's own: what is not verified, where defaults come from."""
+    strands: tuple[Strand, ...]
+    learners: tuple[CoLearner, ...]
+    controls: tuple[Control, ...]
     views: tuple[View, ...]
     verdicts: tuple[Verdict, ...]
 
@@ -65,7 +76,7 @@ class Plan:
 
     def document(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        return {**asdict(self), "legal": self.legal}
+        return {**TypeAdapter(Plan).dump_python(self, mode="json"), "legal": self.legal}
 
 
 def plan(pipeline: Pipeline) -> Plan:
@@ -90,46 +101,128 @@ def _stage(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> StagePlan:
         steps=stage.steps,
         trajectories=drawn,
         shares=shares,
-        strands=tuple(strand.model_dump(mode="json") for strand in recipe.strands),
-        controls=tuple(control.model_dump(mode="json") for control in recipe.controls),
+        composition=composition(recipe),
+        notes=recipe.notes,
+        strands=recipe.strands,
+        learners=recipe.learners,
+        controls=recipe.controls,
         views=tuple(_views(pipeline, stage, recipe)),
         verdicts=judge(stage, recipe, surroundings(pipeline, pipeline.stages.index(stage))),
     )
 
 
-# ---------------------------------------------------------------- needs (methods: the needs matrix)
+# ---------------------------------------------------------------- views (methods: 13.3, the needs matrix)
 
 
 def _views(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> Iterator[View]:
     """The union of the strands' needs and, for each, the actor that is asked."""
-    wanted = set().union(*(needs(strand) for strand in recipe.strands))
-    producers = {strand.source.producer for strand in recipe.strands}
-    frozen, rollout = pipeline.resources.frozen, pipeline.resources.rollout
-    if "rollout" in producers:
-        yield View("rollouts", f"rollout x {rollout.replicas} ({rollout.engine})", _staleness(stage))
-    if "demonstration" in producers and pipeline.demonstrations is not None:
-        yield View("demonstrations", f"driver ({pipeline.demonstrations.kind})")
-    if "behavior_logps" in wanted:
+    read = wanted(recipe.strands).union(*(of_terms(own) for learner in recipe.learners for own in learner.strands))
+    yield from _written(pipeline, stage, recipe)
+    if "parent_text" in read:
+        yield View("parent_text", "driver", "a second round, once the parents are written")
+    if "behavior_logps" in read:
         yield View("behavior_logps", "rollout", "recorded with every sampled token")
-    if "rewards" in wanted:
-        yield View("rewards", f"scorer x {pipeline.resources.scorer.replicas} ({pipeline.verifier.kind})")
-    if "old_logps" in wanted:
-        yield _old(stage)
-    if "reference_logps" in wanted:
-        yield View("reference_logps", f"frozen x {frozen.replicas} ({frozen.engine})", "the stage's first weights")
-    for name in sorted(wanted & {"teacher_logps", "teacher_topk"}):
-        yield View(name, f"frozen x {frozen.replicas} ({frozen.engine})", str(recipe.teacher or ""))
+    yield from _judged(pipeline, recipe, read | _watched(recipe))
+    yield from _recomputed(stage, recipe, read)
+    yield from _frozen(pipeline, recipe, read)
+
+
+def _written(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> Iterator[View]:
+    """Who writes the trajectories."""
+    sampler, frozen = _sampler(pipeline), _engine(pipeline)
+    producers = dict.fromkeys(strand.source.producer for strand in recipe.strands)
+    if "rollout" in producers:
+        yield View("rollouts", sampler, _staleness(stage))
+    if "replay" in producers:
+        yield View("replay", "driver", "what the learner wrote before, from the run's own store")
+    for producer in ("teacher", "reference"):
+        if producer in producers:
+            yield View(f"{producer} responses", frozen, _whose(recipe, producer))
+    for strand in recipe.strands:
+        if strand.source.prepare is not None and strand.source.prepare.writer != "nobody":
+            writer = sampler if strand.source.prepare.writer == "learner" else frozen
+            yield View(f"prepared {strand.name}", writer, "written once, before the stage's first step")
+    yield from _given(pipeline, recipe)
+
+
+def _given(pipeline: Pipeline, recipe: Recipe) -> Iterator[View]:
+    """Data sets of the pipeline."""
+    producers = {strand.source.producer for strand in recipe.strands}
+    hinted = any(strand.source.prefix or "demonstration_text" in needs(strand) for strand in recipe.strands)
+    if pipeline.demonstrations is not None and ("demonstration" in producers or hinted):
+        yield View("demonstrations", f"driver ({pipeline.demonstrations.kind})")
+    if pipeline.preferences is not None and "preference" in producers:
+        yield View("preferences", f"driver ({pipeline.preferences.kind})")
+    if pipeline.labels is not None and "labelled" in producers:
+        yield View("labels", f"driver ({pipeline.labels.kind})")
+
+
+def _sampler(pipeline: Pipeline) -> str:
+    return f"rollout x {pipeline.resources.rollout.replicas} ({pipeline.resources.rollout.engine})"
+
+
+def _engine(pipeline: Pipeline) -> str:
+    return f"frozen x {pipeline.resources.frozen.replicas} ({pipeline.resources.frozen.engine})"
+
+
+def _watched(recipe: Recipe) -> set[str]:
+    """What controls read of a group."""
+    judging = {"gate", "buffer", "ladder"}
+    return {"rewards"} if any(control.kind in judging for control in recipe.controls) else set()
+
+
+def _judged(pipeline: Pipeline, recipe: Recipe, read: set[str]) -> Iterator[View]:
+    """Who says what a trajectory is worth."""
+    scorer = f"scorer x {pipeline.resources.scorer.replicas} ({pipeline.verifier.kind})"
+    judges = [learner.name for learner in recipe.learners if learner.role == "reward"]
+    if "rewards" in read:
+        yield View("rewards", f"co-learner {judges[0]}" if judges else scorer)
+    if "step_scores" in read:
+        yield View("step_scores", scorer, "entries with a span: steps, turns or parts")
+    if "values" in read:
+        critics = [learner.name for learner in recipe.learners if learner.role == "critic"]
+        yield View("values", f"co-learner {critics[0]}" if critics else "nobody", "before the step's first update")
+
+
+def _recomputed(stage: Stage, recipe: Recipe, read: set[str]) -> Iterator[View]:
+    """What learners say of the step before they change."""
+    before = f"one pass without gradient before the step's {stage.updates} updates"
+    if "old_logps" in read:
+        skipped = stage.updates == 1 and "statistics" not in read
+        note = "skipped: with one update a step it is the current policy, the ratio is 1" if skipped else before
+        yield View("old_logps", "learner", note.replace("1 updates", "first update"))
+    if "old_entropy" in read:
+        yield View("old_entropy", "learner", before.replace("1 updates", "first update"))
+    if "old_values" in read:
+        yield View("old_values", "co-learner" if recipe.learners else "learner", "with the values")
+    if "targets" in read:
+        yield View("targets", "driver", "returns, or step labels of the data")
+    if "statistics" in read:
+        yield View("statistics", "learner", "over the whole step, gathered from every rank before the first backward")
+
+
+def _frozen(pipeline: Pipeline, recipe: Recipe, read: set[str]) -> Iterator[View]:
+    """What models that are not trained say of the tokens."""
+    for model in ("reference", "teacher"):
+        for form in ("logps", "topk", "hidden"):
+            if f"{model}_{form}" in read:
+                yield View(f"{model}_{form}", _engine(pipeline), _whose(recipe, model))
+
+
+def _whose(recipe: Recipe, model: str) -> str:
+    """Whose weights a frozen model holds, and until when."""
+    folders = ", ".join(f"{family}: {folder}" for family, folder in recipe.teachers.items()) or recipe.teacher or ""
+    itself = "self" in (recipe.teacher, *recipe.teachers.values())
+    if model == "teacher" and not itself:
+        return folders
+    weights = f"{folders}, the stage's first weights" if model == "teacher" else "the stage's first weights"
+    moves = recipe.refresh.kind != "fixed" and (model == "teacher") == itself
+    return weights + (f", {refreshed(recipe.refresh)}" if moves else "")
 
 
 def _staleness(stage: Stage) -> str:
     lag = stage.max_staleness
     return f"at most {lag} version{'s' if lag > 1 else ''} old" if lag else "by the newest weights"
-
-
-def _old(stage: Stage) -> View:
-    if stage.updates == 1:
-        return View("old_logps", "learner", "skipped: with one update a step it is the current policy, the ratio is 1")
-    return View("old_logps", "learner", f"one pass without gradient before the step's {stage.updates} updates")
 
 
 def _actors(pipeline: Pipeline, stages: tuple[StagePlan, ...]) -> dict[str, str]:
@@ -142,6 +235,8 @@ def _actors(pipeline: Pipeline, stages: tuple[StagePlan, ...]) -> dict[str, str]
         "rollout": f"{rollout.replicas} x {rollout.engine}{_gpus(rollout.gpus)}",
         "scorer": f"{given.scorer.replicas} x {pipeline.verifier.kind}",
     }
+    for name in dict.fromkeys(learner.name for stage in stages for learner in stage.learners):
+        found[name] = f"{learner.replicas} x {learner.engine}, a co-learner with a scalar head"
     if any("frozen" in view.supplier for stage in stages for view in stage.views):
         found["frozen"] = f"{given.frozen.replicas} x {given.frozen.engine}{_gpus(given.frozen.gpus)}"
     return found
