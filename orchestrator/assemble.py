@@ -21,6 +21,8 @@ class Assembled:
 
     examples: tuple[Example, ...]
     dropped: tuple[Dropped, ...]
+    aside: tuple[Example, ...] = ()
+    """Of strands without terms: the policy does not train on them, co-learners may."""
 
 
 def wants_reference(strand: Strand) -> bool:
@@ -48,7 +50,7 @@ class _Credit:
 async def assemble(
     strands: Sequence[Strand], groups: Sequence[Group], models: Models, families: Mapping[str, str] | None = None
 ) -> Assembled:
-    """Examples in group order. Whoever serves its group's statistics alone is neither an example nor dropped."""
+    """Examples in group order; those of strands without terms stand aside, having served their group's statistics."""
     dropped: list[Dropped] = []
     whole = []
     for group in groups:
@@ -65,9 +67,14 @@ async def assemble(
     dropped += left
     advantages = _over_step(strands, trained, credit)
     examples = [_example(strands, one, advantages[one.trajectory.id], seen, credit) for one in trained]
-    none = [np.zeros(len(one.trajectory.tokens), np.float32) for one in rows]
-    examples += [_example(strands, one, zero, seen, credit) for one, zero in zip(rows, none, strict=True)]
-    return Assembled(tuple(examples), tuple(dropped))
+    examples += [_example(strands, one, _nothing(one), seen, credit) for one in rows]
+    aside = [one for one in everybody if not strands[one.strand].terms]
+    others = [_example(strands, one, _nothing(one), seen, credit) for one in aside]
+    return Assembled(tuple(examples), tuple(dropped), tuple(others))
+
+
+def _nothing(member: Member) -> Float32:
+    return np.zeros(len(member.trajectory.tokens), np.float32)
 
 
 def usable(group: Group) -> tuple[Group, list[Dropped]]:

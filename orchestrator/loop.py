@@ -15,19 +15,20 @@ was collected, so that a checkpoint holds those of its own step, whatever the pr
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from actors.facts import PublishFacts
 from actors.sharding import StepFacts
+from orchestrator import companions
 from orchestrator.asking import seed_for
 from orchestrator.assemble import Assembled, assemble
-from orchestrator.colearn import critic_of, train_beside, warming
 from orchestrator.collect import Collector, Recipe
+from orchestrator.companions import Companion, policy_rests
 from orchestrator.config import Stage
 from orchestrator.controls import Control, Scope, State, StepPlan, initial, plan_step
-from orchestrator.ports import Critic, FrozenModel, Learner, Ledger, Publisher
+from orchestrator.ports import FrozenModel, Learner, Ledger, Publisher
 from orchestrator.recipes.schema import CoLearner
 from orchestrator.records import Collected
 from orchestrator.step_facts import Counters, decision_row, metrics_row
@@ -96,13 +97,13 @@ class Ports:
     wants_weights: Callable[[StageRun, RunState], bool]
     teachers: Mapping[str, FrozenModel] = field(default_factory=dict)
     """Prompt family -> its teacher."""
-    learners: Mapping[str, Critic] = field(default_factory=dict)
-    """Co-learners by name."""
+    companions: Sequence[Companion] = ()
+    """The stage's co-learners."""
 
-    def models(self, stage: StageRun) -> Models:
-        """The stage's models that are read for views."""
+    def models(self) -> Models:
+        """The models that are read for views."""
         everybody = {} if self.teacher is None else {EVERYBODY: self.teacher}
-        return Models(self.reference, {**everybody, **self.teachers}, critic_of(stage.learners, self.learners))
+        return Models(self.reference, {**everybody, **self.teachers}, self.companions)
 
 
 async def run_stage(stage: StageRun, ports: Ports, state: RunState) -> RunState:
@@ -148,13 +149,16 @@ async def _consume(
 ) -> None:
     """One step: credit, train, publish, remember."""
     families = {name: prompt.family for name, prompt in ports.collector.by_id.items()}
-    assembled = await assemble(stage.strands, collected.groups, ports.models(stage), families)
+    assembled = await assemble(stage.strands, collected.groups, ports.models(), families)
     assembled = replace(assembled, dropped=(*collected.dropped, *assembled.dropped))
     arrived = time.perf_counter()
     ports.ledger.add(state.step + 1, assembled.examples, stage.config.name)
     ports.collector.remember(assembled.examples)
     ledgered = time.perf_counter()
     failpoint(f"loop.before_step.{state.step + 1}")
+    beside = await companions.train(
+        ports.companions, stage.strands, (*assembled.examples, *assembled.aside), stage.config.updates
+    )
     facts = await _train(stage, ports, state, assembled, collected.plan)
     failpoint(f"loop.after_step.{state.step + 1}")
     trained_version, state.version = state.version, state.version + 1
@@ -165,6 +169,7 @@ async def _consume(
         "seconds_ledger": ledgered - arrived,
         "seconds_publish": published.seconds if published else 0.0,
         "seconds": time.perf_counter() - began,
+        **companions.facts(beside),
     }
     state.facts = {key: value for key, value in row.items() if isinstance(value, float)}
     state.controls = list(collected.states)
@@ -176,11 +181,8 @@ async def _consume(
 async def _train(
     stage: StageRun, ports: Ports, state: RunState, assembled: Assembled, plan: StepPlan
 ) -> StepFacts | None:
-    """The learners' step; None when nothing is left to train on, or a co-learner still warms up alone."""
-    if not assembled.examples:
-        return None
-    await train_beside(stage.learners, ports.learners, stage.strands, assembled.examples, stage.config.updates)
-    if warming(stage.learners, state.stage_step):
+    """The learner's step; None when nothing is left to train on, or a co-learner still trains alone."""
+    if not assembled.examples or policy_rests(ports.companions, state.stage_step):
         return None
     return await ports.learner.step(assembled.examples, stage.config.updates, plan.coefficients)
 

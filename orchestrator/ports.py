@@ -41,22 +41,6 @@ class FrozenModel(Protocol):
         ...
 
 
-class Critic(Protocol):
-    """A co-learner with a scalar head, asked what it says of responses."""
-
-    async def values(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
-        """[T] of each response: what it foresees before each token."""
-        ...
-
-    async def scores(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[float]:
-        """Its output at each response's last token."""
-        ...
-
-    async def step(self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float]) -> StepFacts:
-        """One step of its own, as a learner's."""
-        ...
-
-
 class Demonstrations(Protocol):
     """Responses that somebody else wrote, by prompt."""
 

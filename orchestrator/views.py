@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from actors.engine import TokenScores
+from orchestrator import companions
+from orchestrator.companions import Companion
 from orchestrator.needs import DISTRIBUTIONS, needs
-from orchestrator.ports import Critic, FrozenModel
+from orchestrator.ports import FrozenModel
 from orchestrator.records import Member
 from policies.config import Div, Strand
 from policies.trajectory import Float32, Int32, Trajectory
@@ -27,7 +29,7 @@ class Models:
     reference: FrozenModel | None = None
     teachers: Mapping[str, FrozenModel] = field(default_factory=dict)
     """Prompt family -> teacher; `*` is everybody else's."""
-    critic: Critic | None = None
+    companions: Sequence[Companion] = ()
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ async def look(
         for model, share in _dealt(own, role, models, families):
             asked += [_scored(seen, strands, share, model, role), _hidden(seen, strands, share, model, role)]
     valued = [one.trajectory for one in members if "values" in needs(strands[one.strand])]
-    await asyncio.gather(*asked, _valued(seen, valued, models.critic))
+    await asyncio.gather(*asked, _valued(seen, valued, models.companions))
     return seen
 
 
@@ -115,13 +117,10 @@ async def _hidden(
         seen.hidden[role] |= {one.id: answer for one, answer in zip(records, answers, strict=True)}
 
 
-async def _valued(seen: Seen, records: Sequence[Trajectory], critic: Critic | None) -> None:
-    if not records:
-        return
-    if critic is None:
+async def _valued(seen: Seen, records: Sequence[Trajectory], beside: Sequence[Companion]) -> None:
+    seen.values |= await companions.values(beside, records)
+    if records and not seen.values:
         raise ValueError("credit gae reads a critic's values, and the recipe has no learner with the role critic")
-    answers = await critic.values([one.train_context for one in records], [one.tokens for one in records])
-    seen.values |= {one.id: answer for one, answer in zip(records, answers, strict=True)}
 
 
 def _context(one: Trajectory, role: Role) -> Int32:
