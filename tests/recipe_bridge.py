@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from policies.trajectory import FinishReason, Origin, Producer, Sampling, ScoreE
 from tests.parity_case import Case, Floats
 
 CONTEXT = np.array([1], np.int32)
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,25 +75,38 @@ def views(case: Case, row: int, values_BT: Floats | None = None) -> Views:
     )
 
 
-def advantages(
+def credited(
     strands: Sequence[Strand], rows: Sequence[Trajectory], strand_B: Sequence[int], views_B: Sequence[Views], width: int
-) -> Floats:
-    """[B, T] by each row's own strand's credit, groups compared as the loop compares them, then over the step."""
+) -> tuple[Floats, Bools]:
+    """Advantages [B, T] by each row's own strand's credit, and the rows [B] that may train.
+
+    Groups are compared as the loop compares them, then what trains is scaled over the step.
+    """
     out: list[Floats] = [np.zeros(0, np.float32) for _ in rows]
+    trains_B = np.ones(len(rows), np.bool_)
     for index, strand in enumerate(strands):
         own = [i for i, of in enumerate(strand_B) if of == index]
         for group in dict.fromkeys(rows[i].group_id for i in own):
             members = [i for i, one in enumerate(rows) if one.group_id == group]
-            given = assign(strand.credit, [rows[i] for i in members], [views_B[i] for i in members]).advantages
-            for i, values in zip(members, given, strict=True):
+            given = assign(strand.credit, [rows[i] for i in members], [views_B[i] for i in members])
+            for at, i in enumerate(members):
                 if i in own:
-                    out[i] = values
+                    out[i] = given.advantages[at]
+                    trains_B[i] = at not in (*given.masked, *given.excluded)
+        own = [i for i in own if trains_B[i]]
         scaled = over_step(
             strand.credit, [out[i] for i in own], [rows[i] for i in own], [rows[i].group_id for i in own]
         )
         for i, values in zip(own, scaled, strict=True):
             out[i] = values
-    return np.stack([np.pad(one.astype(np.float64), (0, width - len(one))) for one in out])
+    return np.stack([np.pad(one.astype(np.float64), (0, width - len(one))) for one in out]), trains_B
+
+
+def advantages(
+    strands: Sequence[Strand], rows: Sequence[Trajectory], strand_B: Sequence[int], views_B: Sequence[Views], width: int
+) -> Floats:
+    """[B, T] of `credited`."""
+    return credited(strands, rows, strand_B, views_B, width)[0]
 
 
 def top_k(logits_BTV: Floats, k: int) -> tuple[Tensor, Tensor]:
@@ -178,8 +193,9 @@ def apply(
     records = [trajectory(case, i) for i in range(len(strand_B))] if rows is None else list(rows)
     views_B = [views(case, i, values_BT) for i in range(len(records))]
     width = case.mask_BT.shape[1]
-    given = advantages(recipe.strands, records, strand_B, views_B, width)
-    batch = batch_of(case, strand_B, given, **(columns or {}))
+    given, trains_B = credited(recipe.strands, records, strand_B, views_B, width)
+    columns = {"mask_BT": case.mask_BT & trains_B[:, None], **(columns or {})}
+    batch = batch_of(case, strand_B, given, **columns)
     return found(recipe, batch, case.logits_BTV, coefficients=coefficients)
 
 
