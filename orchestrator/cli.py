@@ -95,32 +95,27 @@ def check(file: File, sets: Sets = [], as_json: Json = False) -> None:  # noqa: 
 @app.command()
 def recipes(
     name: Annotated[str, typer.Argument(help="One recipe; all by default.", show_default=False)] = "",
+    provenance: Annotated[str, typer.Option(help="off, on or mixed.", show_default=False)] = "",
+    interface: Annotated[
+        str,
+        typer.Option(help="token_targets, preferences, reward, process or teacher.", show_default=False),
+    ] = "",
+    role: Annotated[str, typer.Option(help="expansion, reshaping or consolidation.", show_default=False)] = "",
     as_json: Json = False,
 ) -> None:
-    """List the recipes, or one recipe's parameters with their defaults.
+    """List the recipes: labels, composition, citation. Of one recipe, its strands, parameters and notes too.
 
-    Example: [bold]braid recipes luffy[/]
+    Example: [bold]braid recipes --provenance mixed --role expansion[/], then [bold]braid recipes luffy[/]
     """
-    from orchestrator import recipes as shelf
+    from orchestrator import shelf
 
-    files = [shelf.file(one) for one in ([name] if name else shelf.names())]
+    found = shelf.chosen(name, provenance=provenance, interface=interface, role=role)
     if as_json:
-        _print_json([one.model_dump(mode="json") for one in files])
-        return
-    console = _console()
-    for one in files:
-        console.print(f"[bold]{one.name}[/]  {one.summary}")
-        console.print(f"  [dim]{one.citation}[/]", highlight=False)
-        if name:
-            console.print(_parameters(one))
-
-
-def _parameters(file: Any) -> Table:
-    table = Table("parameter", "type", "default", "meaning", box=None, padding=(0, 2))
-    for name, parameter in file.parameters.items():
-        default = "required" if parameter.required else json.dumps(parameter.default)
-        table.add_row(name, parameter.type, default, parameter.doc)
-    return table
+        _print_json([shelf.document(one) for one in found])
+    elif name:
+        _console().print(*(shelf.describe(one) for one in found))
+    else:
+        _console().print(shelf.listing(found))
 
 
 @app.command("import-model")

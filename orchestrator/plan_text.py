@@ -1,5 +1,6 @@
 """A plan in words, for the terminal."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from orchestrator.composition import say_control, say_credit, say_source, say_term
 from orchestrator.legality import Verdict
-from orchestrator.needs import reads_advantage
+from orchestrator.needs import reads_advantage, templates
 from orchestrator.plan import Plan, StagePlan
 from orchestrator.recipes.schema import CoLearner, Labels
 from policies.config import Strand
@@ -60,7 +61,8 @@ def say_parts(strands: tuple[Strand, ...], learners: tuple[CoLearner, ...]) -> I
         if reads_advantage(strand):
             said += f"; advantage {', '.join(say_credit(strand.credit))}"
         terms = [f"{term.name}: {say_term(term)}" for term in strand.terms]
-        yield f"strand {strand.name}", "\n".join([said, *(terms or ["serves its group alone"])])
+        shown = [f"{key}: {json.dumps(text, ensure_ascii=False)}" for key, text in templates(strand.source)]
+        yield f"strand {strand.name}", "\n".join([said, *shown, *(terms or ["serves its group alone"])])
     for learner in learners:
         warmup = f" after {learner.warmup} steps alone" if learner.warmup else ""
         terms = [f"{strand.name}.{term.name}: {say_term(term)}" for strand in learner.strands for term in strand.terms]

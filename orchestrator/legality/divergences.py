@@ -95,18 +95,18 @@ def _support(case: Case, reading: Reading, kernel: Div) -> Iterator[Verdict]:
 
 def _tokenizers(case: Case) -> Iterator[Verdict]:
     """Teachers score the learner's token ids, so they must mean the same text."""
-    model = _fingerprint(case.around.model) if case.around.files and case.around.model else None
+    model = fingerprint(case.around.model) if case.around.files and case.around.model else None
     if model is None:
         return
     for folder in sorted(teacher_folders(case)):
-        found = _fingerprint(folder)
+        found = fingerprint(folder)
         if found is not None and found != model:
             text = f"{folder} has another tokenizer.json than {case.around.model}: the same token ids are other texts"
             fix = "take a teacher that shares the tokenizer, or let it write text: demonstrations: {kind: model}"
             yield Verdict("error", "V8", "", text, fix)
 
 
-def _fingerprint(folder: str) -> str | None:
+def fingerprint(folder: str) -> str | None:
     """policies.tokens.Tokenizer.fingerprint, without the tokenizer; None where there is no such file."""
     path = Path(folder) / "tokenizer.json"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from orchestrator.legality.sources import group, writer
 from orchestrator.legality.verdict import Case, Reading, Verdict
 from policies.config import Gae, ProcessCredit, Set, Strand
 from policies.reduce import UNARY
@@ -52,10 +53,20 @@ def _labels(case: Case, reading: Reading, kernel: Set) -> Iterator[Verdict]:
         if not labelled(strand):
             text = f"link {kernel.link} reads a label on each response, and nothing labels this strand's"
             yield Verdict("error", "V13", reading.where, text, _LABELS)
-    elif not labelled(strand) or strand.source.producer == "labelled":
+    elif not (labelled(strand) or _told_apart(case, reading)) or strand.source.producer == "labelled":
         text = f"link {kernel.link} compares a chosen with a rejected response, and nothing pairs this strand's"
         fix = "take producer preference, or make pairs of rollouts with select: {kind: pair}"
         yield Verdict("error", "V13", reading.where, text, fix)
+
+
+def _told_apart(case: Case, reading: Reading) -> bool:
+    """Whether a reward model reads the policy's responses and somebody else's to the same prompts: its pairs."""
+    owner = next((one for one in case.recipe.learners if reading.where.startswith(f"{one.name}/")), None)
+    if owner is None or owner.role != "reward":
+        return False
+    read = [one for one in group(case.recipe) if one.name in {strand.name for strand in owner.strands}]
+    own = [writer(one.source) in ("learner", "earlier") for one in read]
+    return any(own) and not all(own)
 
 
 def _enough(case: Case, reading: Reading, kernel: Set) -> Iterator[Verdict]:
