@@ -1,7 +1,7 @@
 """`Backend`: what the learner needs of an engine that holds the model, its gradients and its optimizer."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,7 +59,15 @@ class Backend(Protocol):
         ...
 
     def refresh(self) -> None:
-        """Write the masters back into the model, after they were loaded."""
+        """Write the masters back into the model, after they were changed."""
+        ...
+
+    def adopt(self, parameters: Sequence[Tensor]) -> None:
+        """Take these values for the trainable parameters, whole, in their order; moments stay."""
+        ...
+
+    def as_masters(self, columns: list[Tensor]) -> list[Tensor]:
+        """Tensors of the trainable parameters' shapes (masks), cut as this rank's masters are."""
         ...
 
 

@@ -6,8 +6,8 @@ is multiplied by their number, so that they sum. torch's AdamW stands in for Dee
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -17,6 +17,10 @@ from actors.backend import Compute, Update, clip_in_place, configure, make_adam,
 from policies.config import Optimizer
 
 NEVER: Final = 1 << 62
+_NO_ELEMENTS: Final = (
+    "resources.learner.zero_stage: 3 has no whole parameters to follow element by element, which a control of kind "
+    "freeze needs; set it to 2 or less"
+)
 
 
 class DeepSpeedBackend:
@@ -85,6 +89,51 @@ class DeepSpeedBackend:
                 zero._reassign_or_swap_out_partitioned_parameters(group)
             if zero.persistent_parameters:
                 zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+
+    def adopt(self, parameters: Sequence[Tensor]) -> None:
+        """Into the model, and from there into each rank's partitions, as when they were made."""
+        own = trainable(self._model)
+        with self._whole(own), torch.no_grad():
+            for parameter, given in zip(own, parameters, strict=True):
+                parameter.copy_(given)
+        if self._stage:
+            self._engine.optimizer.refresh_fp32_params()
+
+    def as_masters(self, columns: list[Tensor]) -> list[Tensor]:
+        """Stages 1 and 2 lay the parameters out in flat groups, of which this rank's masters are one partition each.
+
+        ValueError at stage 3, where no rank has whole parameters to compare.
+        """
+        if self._stage == 0:
+            return columns
+        if self._stage == 3:
+            raise ValueError(_NO_ELEMENTS)
+        zero, by_parameter = self._engine.optimizer, dict(zip(trainable(self._model), columns, strict=True))
+        cut = []
+        for parameters, flat, parts, master in zip(
+            zero.bit16_groups,
+            zero.bit16_groups_flat,
+            zero.parallel_partitioned_bit16_groups,
+            zero.single_partition_of_fp32_groups,
+            strict=True,
+        ):
+            column = torch.zeros(flat.numel(), dtype=columns[0].dtype, device=flat.device)
+            for one in parameters:
+                start = one.data.storage_offset() - flat.storage_offset()
+                column[start : start + one.numel()] = by_parameter[one].flatten()
+            mine = parts[torch.distributed.get_rank()]
+            start = mine.storage_offset() - flat.storage_offset()
+            cut.append(column[start : start + master.numel()])
+        return cut
+
+    def _whole(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
+        """Whole parameters that may be written to: at stage 3 rank 0's values are shared out on leaving."""
+        if self._stage < 3:
+            return nullcontext()
+        import deepspeed
+
+        gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters, modifier_rank=0)
+        return gathered
 
 
 class _Root(nn.Module):

@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,10 @@ import torch
 from torch import Tensor
 
 from actors import training_state
-from actors.backend import Backend, Update
+from actors.backend import Backend, Update, trainable
 from actors.config import Learner
 from actors.deepspeed_backend import DeepSpeedBackend
+from actors.freeze import Movement, held
 from actors.prepass import Reader, prepare
 from actors.ranks import join
 from actors.sharding import StepFacts
@@ -71,15 +73,27 @@ class LearnerRank:
         zero_stage = config.zero_stage if config.engine == "deepspeed" else 0
         self._layout = Layout(config.engine, zero_stage, world_size, model.dtype, lora)
         self._stage: StageState | None = None
+        self._movement: Movement | None = None
         self._target_heads: dict[str, Tensor] = {}
 
     # ------------------------------------------------------------ training
 
-    def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None:
-        """A new recipe with fresh moments and schedule; the weights stay. `steps` counts optimizer updates."""
+    def begin_stage(
+        self, strands: Sequence[Strand], optimizer: Optimizer, steps: int, track: float | None = None
+    ) -> None:
+        """A new recipe with fresh moments and schedule; the weights stay. `steps` counts optimizer updates.
+
+        `track`: follow each parameter element's movement, decayed by this after a frozen step, so that `step` can
+        freeze. ValueError at ZeRO stage 3.
+        """
         self._backend.begin(optimizer)
         self._target_heads.clear()
-        self._stage = StageState(tuple(strands), optimizer, steps, done=0, skipped=0)
+        self._stage = StageState(tuple(strands), optimizer, steps, done=0, skipped=0, track=track)
+        self._movement = self._follow(track)
+
+    def restart(self) -> None:
+        """The weights are the run's first ones again, bit for bit; call `begin_stage` for fresh moments."""
+        self._backend.adopt([parameter.detach() for parameter in trainable(self._build())])
 
     def attach_head(self, target: str, head: Float32) -> None:
         """The (V, H) head of a frozen model, `teacher` or `reference`, for divergences over the whole vocabulary.
@@ -94,11 +108,13 @@ class LearnerRank:
         normalisers: Sequence[Normalisers],
         coefficients: Mapping[str, float],
         compute_old: bool,
+        freeze: float | None = None,
     ) -> StepFacts:
         """One optimizer update for each of `updates`, this rank's shares; `normalisers` are global, one each.
 
         `compute_old`: recompute the old views that strands read before the first update; without it, the current ones
-        stand in. Returns the facts of the whole step, the same on every rank but for `seconds`.
+        stand in. `freeze`: this share of each tensor's elements, those that moved most in the steps without, stays as
+        it is. Returns the facts of the whole step, the same on every rank but for `seconds`.
         """
         started = time.perf_counter()
         stage = self._in_stage()
@@ -106,25 +122,42 @@ class LearnerRank:
         parts: list[strand_facts.Facts] = []
         outcomes: list[Update] = []
         rate = math.nan
-        for share, denominators in zip(updates, normalisers, strict=True):
-            objective = Objective(
-                stage.strands,
-                denominators,
-                coefficients,
-                old_is_current=not compute_old,
-                statistics=statistics,
-                target_heads=self._target_heads,
-            )
-            rate = learning_rate(stage.optimizer.schedule, stage.optimizer.learning_rate, stage.done, stage.updates)
-            parts += self._accumulate(share, objective)
-            failpoint("learner.after_backward")
-            for group in self._backend.adam.param_groups:
-                group["lr"] = rate
-            outcomes.append(self._backend.step())
-            stage = replace(stage, done=stage.done + 1, skipped=stage.skipped + (not outcomes[-1].applied))
+        with self._moving(freeze) as masks:
+            for share, denominators in zip(updates, normalisers, strict=True):
+                objective = Objective(
+                    stage.strands,
+                    denominators,
+                    coefficients,
+                    old_is_current=not compute_old,
+                    statistics=statistics,
+                    target_heads=self._target_heads,
+                )
+                rate = learning_rate(stage.optimizer.schedule, stage.optimizer.learning_rate, stage.done, stage.updates)
+                parts += self._accumulate(share, objective)
+                failpoint("learner.after_backward")
+                outcomes.append(self._update(rate, masks))
+                stage = replace(stage, done=stage.done + 1, skipped=stage.skipped + (not outcomes[-1].applied))
         self._stage = stage
         failpoint("learner.after_step")
         return self._facts(parts, outcomes, rate, time.perf_counter() - started)
+
+    def _moving(self, freeze: float | None) -> AbstractContextManager[list[Tensor] | None]:
+        """Follow what a step moves, or hold what earlier ones moved most: then the masks of the held elements."""
+        if self._movement is None:
+            if freeze is not None:
+                raise RuntimeError(
+                    "LearnerRank: nothing is followed, so nothing can freeze; begin the stage with track"
+                )
+            return nullcontext()
+        return self._movement.followed() if freeze is None else self._movement.frozen(freeze)
+
+    def _update(self, rate: float, masks: list[Tensor] | None) -> Update:
+        for group in self._backend.adam.param_groups:
+            group["lr"] = rate
+        if masks is None:
+            return self._backend.step()
+        with held(self._backend, masks):
+            return self._backend.step()
 
     def _accumulate(self, share: Sequence[Example], objective: Objective) -> list[strand_facts.Facts]:
         """Gradients of one update's share, part by part."""
@@ -175,14 +208,19 @@ class LearnerRank:
         with self._backend.gathered():
             if self._ranks.mine == 0:
                 models.save_hf(self._model, self._folder, directory / "model")
-        training_state.save_state(
-            directory / "learner", self._ranks.mine, self._layout, self._in_stage(), self._backend
-        )
+        where, stage = directory / "learner", self._in_stage()
+        training_state.save_state(where, self._ranks.mine, self._layout, stage, self._backend)
+        if self._movement is not None and self._ranks.mine == 0:
+            self._movement.save(where)
         self._ranks.meet()
 
     def load(self, directory: Path) -> None:
         """What `save` wrote, its stage included: later steps are bit for bit as if never stopped."""
-        self._stage = training_state.load_state(directory / "learner", self._ranks.mine, self._layout, self._backend)
+        where = directory / "learner"
+        self._stage = training_state.load_state(where, self._ranks.mine, self._layout, self._backend)
+        self._movement = self._follow(self._stage.track)
+        if self._movement is not None:
+            self._movement.load(where)
         self._ranks.meet()
 
     def close(self) -> None:
@@ -207,6 +245,13 @@ class LearnerRank:
         return DeepSpeedBackend(
             self._model, [self._policy.head_VH], zero_stage=self._config.zero_stage, world_size=world_size
         )
+
+    def _follow(self, track: float | None) -> Movement | None:
+        if track is None:
+            return None
+        parameters = trainable(self._model)
+        self._backend.as_masters([torch.zeros_like(one, dtype=torch.bool) for one in parameters])  # refuses stage 3
+        return Movement(parameters, track)
 
     def _in_stage(self) -> StageState:
         if self._stage is None:

@@ -45,9 +45,15 @@ class LearnerSeat:
             head=self._head,
         )
 
-    def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None:
+    def begin_stage(
+        self, strands: Sequence[Strand], optimizer: Optimizer, steps: int, track: float | None = None
+    ) -> None:
         """`LearnerRank.begin_stage`."""
-        self._open().begin_stage(strands, optimizer, steps)
+        self._open().begin_stage(strands, optimizer, steps, track)
+
+    def restart(self) -> None:
+        """`LearnerRank.restart`."""
+        self._open().restart()
 
     def step(
         self,
@@ -55,9 +61,10 @@ class LearnerSeat:
         normalisers: Sequence[Normalisers],
         coefficients: Mapping[str, float],
         compute_old: bool,
+        freeze: float | None = None,
     ) -> StepFacts:
         """`LearnerRank.step`."""
-        return self._open().step(updates, normalisers, coefficients, compute_old)
+        return self._open().step(updates, normalisers, coefficients, compute_old, freeze)
 
     def attach_head(self, target: str, head: Float32) -> None:
         """`LearnerRank.attach_head`."""

@@ -65,16 +65,24 @@ class LocalLearner:
     rank: LearnerRank
     strands: tuple[Strand, ...] = ()
 
-    async def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None:
+    async def begin_stage(
+        self, strands: Sequence[Strand], optimizer: Optimizer, steps: int, track: float | None = None
+    ) -> None:
         """New recipe, optimizer state and schedule; the weights stay."""
         self.strands = tuple(strands)
-        self.rank.begin_stage(self.strands, optimizer, steps)
+        self.rank.begin_stage(self.strands, optimizer, steps, track)
 
-    async def step(self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float]) -> StepFacts:
+    async def restart(self) -> None:
+        """The run's first weights again."""
+        self.rank.restart()
+
+    async def step(
+        self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float], freeze: float | None = None
+    ) -> StepFacts:
         """One step of `updates` optimizer updates."""
         shares = [update[0] for update in split(examples, updates, 1)]
         counts = [normalisers(self.strands, share) for share in shares]
-        return await asyncio.to_thread(self.rank.step, shares, counts, coefficients, len(shares) > 1)
+        return await asyncio.to_thread(self.rank.step, shares, counts, coefficients, len(shares) > 1, freeze)
 
     async def attach_head(self, target: str, head: Float32) -> None:
         """The head of the frozen model `target`."""

@@ -220,17 +220,25 @@ class LearnerPool:
         )
         await self._all("open", where, len(self.ranks), deadline=self.deadlines.start)
 
-    async def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None:
-        """New recipe, optimizer state and schedule on every rank."""
+    async def begin_stage(
+        self, strands: Sequence[Strand], optimizer: Optimizer, steps: int, track: float | None = None
+    ) -> None:
+        """New recipe, optimizer state and schedule on every rank; `track` follows movement, for a control to freeze."""
         self.strands = tuple(strands)
-        await self._all("begin_stage", self.strands, optimizer, steps, deadline=self.deadlines.start)
+        await self._all("begin_stage", self.strands, optimizer, steps, track, deadline=self.deadlines.start)
 
-    async def step(self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float]) -> StepFacts:
+    async def restart(self) -> None:
+        """The run's first weights again, on every rank."""
+        await self._all("restart", deadline=self.deadlines.start)
+
+    async def step(
+        self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float], freeze: float | None = None
+    ) -> StepFacts:
         """Split the step's examples over updates and ranks; every term's normaliser is global and fixed here."""
         shares = split(examples, updates, len(self.ranks))
         counts = [normalisers(self.strands, [one for rank in update for one in rank]) for update in shares]
         asked = [
-            actor.ask("step", [update[rank] for update in shares], counts, dict(coefficients), len(shares) > 1)
+            actor.ask("step", [update[rank] for update in shares], counts, dict(coefficients), len(shares) > 1, freeze)
             for rank, actor in enumerate(self.ranks)
         ]
         facts = await asyncio.gather(

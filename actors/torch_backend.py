@@ -4,7 +4,7 @@ Gradients are summed in float32 in one flat buffer, over micro-batches and then 
 bfloat16 model is trained through float32 masters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -81,3 +81,14 @@ class TorchBackend:
             for parameter, master in zip(self._parameters, self._masters, strict=True):
                 if parameter.dtype != torch.float32:
                     parameter.copy_(master)
+
+    def adopt(self, parameters: Sequence[Tensor]) -> None:
+        """Into the masters and the model."""
+        with torch.no_grad():
+            for own, master, given in zip(self._parameters, self._masters, parameters, strict=True):
+                own.copy_(given)
+                master.copy_(own)
+
+    def as_masters(self, columns: list[Tensor]) -> list[Tensor]:
+        """Masters have the parameters' shapes."""
+        return columns

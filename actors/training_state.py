@@ -48,6 +48,8 @@ class StageState:
     done: int
     """Optimizer updates tried, skipped ones included: the schedule's position."""
     skipped: int
+    track: float | None = None
+    """Decay of the parameters' movement, where a control may freeze what moved most; None: it is not followed."""
 
 
 def save_state(directory: Path, rank: int, layout: Layout, stage: StageState, backend: Backend) -> None:
@@ -67,6 +69,7 @@ def save_state(directory: Path, rank: int, layout: Layout, stage: StageState, ba
         "updates": stage.updates,
         "done": stage.done,
         "skipped": stage.skipped,
+        "track": stage.track,
         "rng": _host_rng(),
     }
     _json_file(directory, rank).write_text(json.dumps(body), encoding="utf-8")
@@ -82,6 +85,7 @@ def load_state(directory: Path, rank: int, layout: Layout, backend: Backend) -> 
         updates=body["updates"],
         done=body["done"],
         skipped=body["skipped"],
+        track=body["track"],
     )
     path = _tensor_file(directory, rank)
     try:
