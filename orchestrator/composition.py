@@ -273,7 +273,8 @@ def say_kernel(kernel: Kernel) -> str:
         case Point():
             level = [] if kernel.level == "token" else [kernel.level]
             clip = [] if kernel.log_clip is None else [f"log_clip {kernel.log_clip:g}"]
-            return f"point({_listed([kernel.denominator, *level, *clip, _shape(kernel.shape)])})"
+            worth = [] if kernel.advantage == "credit" else [f"A {kernel.advantage}"]
+            return f"point({_listed([kernel.denominator, *level, *clip, _shape(kernel.shape), *worth])})"
         case Set():
             return f"set({_listed([kernel.link, f'beta {kernel.beta:g}', *_set(kernel)])})"
         case Div():

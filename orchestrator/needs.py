@@ -126,6 +126,9 @@ def _of_divergence(kernel: Div) -> set[str]:
 
 def reads_advantage(strand: Strand) -> bool:
     """Whether a term of the strand reads what the credit gives."""
-    weights = {weight.kind for term in strand.terms for weight in term.weights}
-    signed = weights & {"positive", "negative", "tapered"}
-    return bool(signed) or any(isinstance(term.kernel, Point) for term in strand.terms)
+    return any(_reads_advantage(term) for term in strand.terms)
+
+
+def _reads_advantage(term: Term) -> bool:
+    signed = any(weight.kind in ("positive", "negative", "tapered") for weight in term.weights)
+    return signed or (isinstance(term.kernel, Point) and term.kernel.advantage == "credit")

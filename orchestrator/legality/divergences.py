@@ -199,7 +199,7 @@ def _moves(case: Case, strand: Strand) -> bool:
             case Div(target=target):
                 if not _is_policy(case, strand, target):
                     return True
-            case Point() if isinstance(strand.credit, TeacherGap) and not strand.credit.outcome:
+            case Point(advantage="credit") if isinstance(strand.credit, TeacherGap) and not strand.credit.outcome:
                 if not _is_policy(case, strand, "teacher"):
                     return True
             case _:

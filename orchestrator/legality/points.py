@@ -121,11 +121,12 @@ def _temperature(strand: Strand) -> Iterator[Verdict]:
 
 def _one_update(case: Case, strand: Strand) -> Iterator[Verdict]:
     """A clipped imitation ratio that has no update in which to leave 1."""
-    if case.stage.updates > 1 or not isinstance(strand.credit, ConstantCredit):
+    if case.stage.updates > 1:
         return
+    constant = isinstance(strand.credit, ConstantCredit)
     for term in strand.terms:
         match term.kernel:
-            case Point(denominator="old", shape=Clip()):
+            case Point(denominator="old", shape=Clip(), advantage=worth) if constant or worth == "one":
                 text = "with one update a step the ratio to `old` is 1 and no clip acts: this is plain likelihood"
                 yield Verdict("declared", "V1", f"{strand.name}.{term.name}", text, "set updates to 2 or more")
 
