@@ -60,6 +60,8 @@ def _filled(node: Any, values: dict[str, Any]) -> Any:
         case dict():
             if not _filled(node.get("when", True), values):
                 return _ABSENT
+            if set(node) == {"when", "use"}:
+                return _filled(node["use"], values)
             items = {key: _filled(value, values) for key, value in node.items() if key != "when"}
             return {key: value for key, value in items.items() if value is not _ABSENT}
         case list() | tuple():
@@ -85,13 +87,15 @@ def _faults(recipe: Recipe) -> list[str]:
         f"{recipe.name}: controls: no strand '{name}'{near(name, strands)}" for name in named if name not in strands
     ]
     faults += [f"{recipe.name}: strands: two are called '{name}'" for name in set(strands) if strands.count(name) > 1]
+    if not any(strand.terms for strand in recipe.strands):
+        faults.append(f"{recipe.name}: strands: every coefficient is 0; nothing is left to learn")
     return faults + [fault for strand in recipe.strands for fault in _strand_faults(recipe.name, strand)]
 
 
 def _strand_faults(recipe: str, strand: Strand) -> list[str]:
     key = f"{recipe}: strands.{strand.name}"
     source = strand.source
-    faults = [] if strand.terms else [f"{key}.terms: every coefficient is 0; nothing is left to learn"]
+    faults = []
     if bool(source.per_prompt) == bool(source.per_step):
         faults.append(f"{key}.source: set one of per_prompt and per_step (got {source.per_prompt}, {source.per_step})")
     for term in strand.terms:

@@ -76,6 +76,7 @@ class RecipeFile(Strict):
     """A recipe file: parameters, and strands and controls in which `$name` stands for a parameter's value.
 
     A mapping with `when: $name` is left out where the value is false, 0 or empty; so is a term with coefficient 0.
+    `{when: $name, use: $name}` is a single value that is left out in the same way.
     """
 
     name: str
@@ -108,7 +109,7 @@ class Recipe(Strict):
     controls: tuple[Control, ...] = ()
     notes: tuple[str, ...] = ()
     teacher: str | None = None
-    """Folder of the model that the teacher's log-probabilities come from; `self` is the policy as the stage finds it."""
+    """Folder of the model whose log-probabilities are the teacher's; `self` is the policy as the stage finds it."""
     teachers: dict[str, str] = Field(default_factory=dict)
     """Prompt family -> folder of its teacher, in place of `teacher`; the family `*` is everybody else's."""
     refresh: Refresh = Refresh()
