@@ -77,9 +77,22 @@ class Parts:
     teachers: Mapping[int, FrozenPool]
     """Stage index -> its teacher."""
 
-    def collector(self, inputs: Inputs, seed: int) -> Collector:
-        """The sources, wired."""
-        return Collector(self.rollouts, self.scorer, inputs.train, inputs.by_id, inputs.demonstrations, seed)
+    def collector(self, inputs: Inputs, pipeline: Pipeline, stage: int) -> Collector:
+        """The sources of a stage, wired."""
+        frozen = {"teacher": self.teachers.get(stage), "reference": self.reference}
+        return Collector(
+            self.rollouts,
+            self.scorer,
+            inputs.train,
+            inputs.by_id,
+            inputs.demonstrations,
+            pipeline.seed,
+            inputs.tokenizer,
+            {name: model for name, model in frozen.items() if model is not None},
+            inputs.preferences,
+            inputs.labels,
+            longest=pipeline.model.context,
+        )
 
     def prober(self, inputs: Inputs, pipeline: Pipeline) -> Prober:
         """The probe, wired."""

@@ -1,15 +1,45 @@
 """A stage's preparations: written once, kept in the run directory, read back when the stage goes on after a resume."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.collect import Collector
+from orchestrator.collect import Collector, Recipe
 from orchestrator.config import Stage
 from orchestrator.ports import FrozenModel
 from orchestrator.prepared import Prepared, Preparing
 from orchestrator.records import Dropped
+from orchestrator.replay import read_back, window_of
 from policies.config import Prepare, Strand
 from policies.trajectory import Sampling
+
+
+async def furnish(
+    collector: Collector,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    step: int,
+    ranker: FrozenModel | None,
+    on_drop: Callable[[Dropped], None],
+) -> Collector:
+    """The collector with all that a stage finds when it begins or goes on after `step`: prepared data, past rollouts.
+
+    `folder` is the run directory. The engines must serve the policy that the stage begins with, unless everything is
+    prepared already; the ledger must be flushed.
+    """
+    stage, strands = recipe.stage, recipe.strands
+    prepared = await prepare(stage, strands, collector, folder / "prepared", ranker=ranker, on_drop=on_drop)
+    window = window_of(strands)
+    replay = read_back(folder / "ledger" / "trajectories", step, window) if window else None
+    return replace(collector, prepared=prepared, replay=replay)
+
+
+def forget(folder: Path, stages: Sequence[str]) -> None:
+    """Take away what was prepared for these stages: an earlier one is to be trained again."""
+    for stage in stages:
+        for path in (folder / "prepared").glob(f"{stage}~*.parquet"):
+            path.unlink()
 
 
 async def prepare(
@@ -35,7 +65,7 @@ async def prepare(
         config = strand.source.prepare
         if config is None:
             continue
-        path = folder / f"{stage.name}-{strand.name}.parquet"
+        path = folder / f"{stage.name}~{strand.name}.parquet"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             work = _work(stage, strand, config, collector, ranker, on_drop)

@@ -14,12 +14,15 @@ from typing import Any
 from actors import cluster
 from actors.pool import FrozenPool
 from orchestrator import build
+from orchestrator.collect import Collector, Recipe
 from orchestrator.config import Pipeline
 from orchestrator.ledger import RunLedger, write_probe
 from orchestrator.load import dump, read
 from orchestrator.loop import Ports, RunState, StageRun, run_stage
+from orchestrator.preparing import forget, furnish
 from orchestrator.probing import accuracy
 from orchestrator.progress import Progress
+from orchestrator.records import Dropped
 from orchestrator.report.write import write as write_report
 from orchestrator.run_directory import RunDirectory, environment
 from orchestrator.scalars import Scalars
@@ -70,12 +73,19 @@ class Attempt:
     stopping: bool = False
     """Somebody asked for an end: the step in hand is finished and committed first."""
     _parts: build.Parts | None = None
+    _sources: Collector | None = None
 
     @property
     def parts(self) -> build.Parts:
         """The actors; only after `go` has started them."""
         assert self._parts is not None, "the parts are started by go()"
         return self._parts
+
+    @property
+    def sources(self) -> Collector:
+        """The stage's sources; only after `begin` has furnished them."""
+        assert self._sources is not None, "the sources are furnished by begin()"
+        return self._sources
 
     async def go(self, restored: Path | None) -> None:
         """Start the cluster and the actors, run the stages, and end what was started, whatever happens."""
@@ -121,7 +131,7 @@ class Attempt:
     def ports(self, stage: StageRun) -> Ports:
         """The loop's view of the parts."""
         return Ports(
-            collector=self.parts.collector(self.inputs, self.pipeline.seed),
+            collector=self.sources,
             learner=self.parts.learner,
             publisher=self.parts.publisher,
             ledger=self.ledger,
@@ -203,10 +213,26 @@ class Attempt:
         if restored is not None:
             await self.parts.learner.load(restored)
         await self.parts.publisher.publish(self.state.version)
+        await self.furnish(stage)
         if self.state.step == 0 and self.inputs.probe:
             await self.probe(stage)
         if self.state.step == 0:
             await self.save()
+
+    async def furnish(self, stage: StageRun) -> None:
+        """The stage's sources, with what the policy prepares for it and what is replayed."""
+
+        def lost(one: Dropped) -> None:
+            self.ledger.event("dropped", step=self.state.step, id=one.id, reason=one.reason)
+
+        self._sources = await furnish(
+            self.parts.collector(self.inputs, self.pipeline, stage.index),
+            Recipe(stage.config, stage.strands),
+            self.directory.root,
+            step=self.state.step,
+            ranker=self.parts.reference,
+            on_drop=lost,
+        )
 
     async def anchor(self, reference: FrozenPool, stage: StageRun, restored: Path | None) -> None:
         """The reference is the policy as the stage found it, also when the stage goes on after a resume."""
@@ -248,6 +274,8 @@ def _restore(attempt: Attempt, found: checkpoint.Newest | None) -> Path | None:
     if found.path is not None:
         attempt.state = RunState(**json.loads((found.path / "state.json").read_text()))
     attempt.ledger.truncate_after(attempt.state.step)
+    later = attempt.pipeline.stages[attempt.state.stage + 1 :]
+    forget(attempt.directory.root, [stage.name for stage in later])
     return found.path
 
 
