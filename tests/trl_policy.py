@@ -19,6 +19,7 @@ from tests.parity_case import Case, Floats
 from tests.trl_setting import Answer, Table, answer, attention, bare, excerpt, ids, tensor
 
 GRPO_LOSSES = ("grpo", "dr_grpo", "bnpo", "dapo", "cispo", "sapo", "luspo", "vespo")
+VESPO = {"vespo_k_pos": 2.0, "vespo_lambda_pos": 3.0, "vespo_k_neg": 3.0, "vespo_lambda_neg": 2.0}
 IMPORTANCE = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
 
 
@@ -50,7 +51,8 @@ def grpo(
     `quantile` keeps the share of tokens with the highest entropy (top_entropy_quantile; the threshold is
     torch.quantile's interpolation in float32, and tokens at or above it stay). `entropy` is the bonus's coefficient, a
     mean over tokens. `mode` corrects for case.behavior_BT (vllm_importance_sampling_mode, with `floor` and `cap`).
-    `off_policy` masks rows with A < 0 and mean(behavior - c) above it. `taus` are SAPO's for A > 0 and A <= 0.
+    `off_policy` masks rows with A < 0 and mean(behavior - c) above it. `taus` are SAPO's for A > 0 and A <= 0, rounded
+    to float32 (1e-8).
     """
     model = Table(case.logits_BTV)
     trainer = bare(
@@ -62,10 +64,7 @@ def grpo(
             "steps_per_generation": 1,
             "sapo_temperature_pos": taus[0],
             "sapo_temperature_neg": taus[1],
-            "vespo_k_pos": 2.0,
-            "vespo_lambda_pos": 3.0,
-            "vespo_k_neg": 3.0,
-            "vespo_lambda_neg": 2.0,
+            **VESPO,
         },
         loss_type=loss,
         epsilon_low=low,

@@ -46,7 +46,8 @@ def dpo(
     token); `tail` is LD-DPO's ld_alpha, `weighted` WPO's use_weighting, `temperature` discopop_tau, `divergence`
     f_divergence_type. `ipo` and `sigmoid_norm` divide each score by its response's tokens. WPO's weight is exp of the
     mean over the response of log p - log sum_v p_v^2, both responses' multiplied and not capped at 1.
-    TRL's alpha divergence has no float64 form: it runs in float32, so compare it to 1e-5.
+    TRL's alpha divergence has no float64 form: it runs in float32, so compare it to 1e-5. exo's smoothing is rounded to
+    float32 (1e-8).
     """
     dtype = torch.float32 if divergence == "alpha_divergence" else torch.float64
     model, names = Table(case.logits_BTV, dtype), (loss,) if isinstance(loss, str) else loss
