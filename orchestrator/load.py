@@ -97,7 +97,7 @@ def _choice_faults(choice: Mapping[str, Any], key: Keys) -> list[Fault]:
     parameters = {name: value for name, value in choice.items() if name != "kind"}
     if kind not in recipes.names():
         close = nearest(kind, recipes.names())
-        fix = f"{close + ' ' if close else ''}the recipes are {', '.join(recipes.names())}"
+        fix = f"{close + ' ' if close else ''}`braid recipes` lists them"
         return [Fault((*key, "kind"), f"unknown recipe (got '{kind}')", fix)]
     model = recipes.parameter_model(recipes.file(kind))
     try:

@@ -136,7 +136,7 @@ def test_one_fault_one_line(tmp_path, addition, expected):
         (
             "{name: x, recipe: {kind: gropo}, steps: 2}",
             "bad.yaml: stages.x.recipe.kind: unknown recipe (got 'gropo'); did you mean 'grpo'? "
-            "the recipes are chord, grpo, luffy, on_policy_distillation, sft",
+            "`braid recipes` lists them",
         ),
         (
             "{name: x, recipe: {kind: luffy, rolouts: 3}, steps: 2}",

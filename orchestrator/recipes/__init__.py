@@ -29,7 +29,7 @@ def names() -> tuple[str, ...]:
 def file(name: str) -> RecipeFile:
     """The recipe's file as it stands, parameters not filled in; BadInput where there is none of that name."""
     if name not in names():
-        raise BadInput([f"recipe: no recipe '{name}' among {', '.join(names())}{near(name, names())}"])
+        raise BadInput([f"recipe: no recipe '{name}'{near(name, names())}; `braid recipes` lists them"])
     return RecipeFile.model_validate(parse((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
