@@ -21,8 +21,8 @@ def chosen(name: str = "", *, provenance: str = "", interface: str = "", role: s
     for label, value in wanted.items():
         known = _values(label)
         if value and value not in known:
-            lines = [f"--{label}: no such label (got '{value}'){near(value, known)}; it is one of {', '.join(known)}"]
-            raise BadInput(lines)
+            there = f"it is one of {', '.join(known)}{near(value, known)}"
+            raise BadInput([f"--{label}: no such label (got '{value}'); {there}"])
     files = [recipes.file(one) for one in ([name] if name else recipes.names())]
     return [file for file in files if all(_has(file.labels, *one) for one in wanted.items())]
 

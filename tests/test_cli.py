@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from orchestrator import doctor
+from orchestrator import doctor, recipes
 from orchestrator.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ def test_bad_configuration_is_exit_2_with_lines_and_json(tmp_path):
     assert done.stderr.splitlines() == [
         "bad.yaml: seeed: unknown key; did you mean 'seed'?",
         "bad.yaml: stages.a.recipe.kind: unknown recipe (got 'sftt'); did you mean 'sft'? "
-        "the recipes are chord, grpo, luffy, on_policy_distillation, sft",
+        "`braid recipes` lists them",
     ]
     told = braid("check", "bad.yaml", "--json", cwd=tmp_path)
     assert told.returncode == 2
@@ -110,9 +110,28 @@ def test_every_command_teaches_with_an_example():
 def test_recipes_are_listed_and_described():
     runner = CliRunner()
     listed = json.loads(runner.invoke(app, ["recipes", "--json"]).output)
-    assert [one["name"] for one in listed] == ["chord", "grpo", "luffy", "on_policy_distillation", "sft"]
-    assert "p / (p + gamma)" in runner.invoke(app, ["recipes", "luffy"]).output
+    assert [one["name"] for one in listed] == list(recipes.names())
+    assert all(one["composition"] and one["labels"] and one["citation"] for one in listed)
+    told = runner.invoke(app, ["recipes", "luffy"]).output
+    assert "p / (p + gamma)" in told
+    assert "strand off" in told
+    assert "mixed · reward · expansion, reshaping" in told
     assert braid("recipes", "lufy").returncode == 2
+
+
+def test_recipes_are_listed_by_label():
+    listed = json.loads(
+        CliRunner().invoke(app, ["recipes", "--json", "--provenance", "mixed", "--role", "expansion"]).output
+    )
+    assert listed
+    assert all(one["labels"]["provenance"] == "mixed" and "expansion" in one["labels"]["role"] for one in listed)
+    assert "luffy" in CliRunner().invoke(app, ["recipes", "--provenance", "mixed"]).output
+    done = braid("recipes", "--role", "expand")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "--role: no such label (got 'expand'); it is one of expansion, reshaping, consolidation; "
+        "did you mean 'expansion'?"
+    ]
 
 
 # ---------------------------------------------------------------- doctor

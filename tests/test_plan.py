@@ -1,25 +1,21 @@
-"""The plan: who supplies what, and which rule says what of which composition."""
+"""The plan: what each strand needs, who supplies it, and how it is told."""
+
+import dataclasses
+import io
+import json
 
 import pytest
+from rich.console import Console
 
-from orchestrator.config import Pipeline, Stage
-from orchestrator.legality import judge
+from orchestrator import recipes
+from orchestrator.composition import with_defaults
+from orchestrator.config import Pipeline
+from orchestrator.legality import Verdict
 from orchestrator.load import resolve
 from orchestrator.plan import needs, plan
-from orchestrator.recipes import Citation, Labels, Recipe
-from policies.config import (
-    Div,
-    GroupCredit,
-    Identity,
-    Point,
-    Reduce,
-    Set,
-    Source,
-    Strand,
-    TeacherGap,
-    Term,
-    TokenWeight,
-)
+from orchestrator.plan_text import show
+from policies.config import Gae, GroupCredit, PartCredit, Point, ProcessCredit, Set, TeacherGap, TurnCredit
+from tests.compositions import IMITATE, PLAIN, div, given, strand, weight
 
 
 def pipeline(tmp_path, **stage):
@@ -34,29 +30,6 @@ def only(tmp_path, **stage):
 
 def views(tmp_path, **stage):
     return {view.name: view for view in only(tmp_path, **stage).views}
-
-
-def recipe(*strands, controls=()):
-    return Recipe(
-        name="made-up",
-        summary="",
-        citation=Citation(paper="", arxiv=""),
-        labels=Labels(provenance="on", interface=(), role=()),
-        parameters={},
-        strands=strands,
-        controls=controls,
-    )
-
-
-def strand(name="s", producer="rollout", count=4, credit=None, **term):
-    term = {"name": "t", "kernel": Point()} | term
-    source = Source(producer=producer, per_prompt=count)
-    return Strand(name=name, source=source, credit=credit or GroupCredit(), terms=(Term(**term),))
-
-
-def verdicts(*strands, **stage):
-    config = Stage.model_validate({"name": "x", "recipe": {"kind": "grpo"}, "steps": 1} | stage)
-    return {(found.level, found.rule, found.where) for found in judge(config, recipe(*strands))}
 
 
 # ---------------------------------------------------------------- views
@@ -90,80 +63,121 @@ def test_distillation_needs_the_teacher_and_the_samplers_probabilities(tmp_path)
     assert found["teacher_logps"].note == str(tmp_path / "t")
 
 
+REWARDS = {"rewards"}
+SAMPLER = {"behavior_logps"}
+STEP = {"step_scores", "rewards"}
+
+
 @pytest.mark.parametrize(
     ("made", "expected"),
     [
-        (strand(kernel=Point(denominator="current")), {"rewards"}),
-        (strand(kernel=Point(denominator="one")), {"rewards"}),
-        (strand(weights=(TokenWeight(kind="masked_importance"),)), {"rewards", "old_logps", "behavior_logps"}),
-        (strand(kernel=Set()), {"rewards", "reference_logps"}),
-        (strand(kernel=Set(reference=False)), {"rewards"}),
-        (strand(kernel=Div(form="reverse", target="teacher")), {"rewards", "teacher_topk"}),
-        (strand(kernel=Div(form="k2", target="teacher")), {"rewards", "teacher_logps"}),
-        (strand(kernel=Div(form="entropy", target="uniform")), {"rewards"}),
-        (strand(credit=TeacherGap(), kernel=Point(denominator="one")), {"teacher_logps", "behavior_logps"}),
+        (strand(kernel=Point(denominator="current")), REWARDS),
+        (strand(kernel=Point(denominator="one")), REWARDS),
+        (strand(kernel=Point(denominator="old")), REWARDS | {"old_logps"}),
+        (strand(kernel=Point(denominator="behavior")), REWARDS | SAMPLER),
+        (strand(kernel=PLAIN, credit=IMITATE), set()),
+        (strand(kernel=PLAIN, weights=weight("masked_importance")), REWARDS | SAMPLER | {"old_logps"}),
+        (strand(kernel=PLAIN, weights=weight("truncated_importance")), REWARDS | SAMPLER | {"old_logps"}),
+        (strand(kernel=PLAIN, weights=weight("tapered")), REWARDS | SAMPLER),
+        (strand(kernel=PLAIN, weights=weight("clipped_ratio")), REWARDS | {"old_logps"}),
+        (strand(kernel=PLAIN, weights=weight("top_entropy")), REWARDS | {"old_entropy", "statistics"}),
+        (strand(kernel=PLAIN, weights=weight("chord_phi")), REWARDS),
+        (given(kernel=Set()), {"reference_logps"}),
+        (given(kernel=Set(reference=False)), set()),
+        (given(kernel=Set(score="head")), set()),
+        (given(kernel=Set(link="kto")), {"reference_logps", "old_logps", "statistics"}),
+        (given(kernel=Set(link="value", score="head", clip=0.2)), {"targets", "old_values"}),
+        (given(kernel=Set(link="value", score="head")), {"targets"}),
+        (given(kernel=Set(link="bce", score="head", unit="token")), {"targets"}),
+        (given(kernel=div("reverse", "teacher")), {"teacher_topk"}),
+        (given(kernel=div("jsd", "teacher", support="full")), {"teacher_hidden"}),
+        (given(kernel=div("forward", "reference")), {"reference_topk"}),
+        (given(kernel=div("forward", "reference", support="full")), {"reference_hidden"}),
+        (given(kernel=div("k2", "teacher")), {"teacher_logps"}),
+        (given(kernel=div("k3", "reference")), {"reference_logps"}),
+        (given(kernel=div("rk3", "reference")), SAMPLER | {"reference_logps"}),
+        (given(kernel=div("entropy", "uniform")), set()),
+        (strand(kernel=PLAIN, credit=TeacherGap()), SAMPLER | {"teacher_logps"}),
+        (strand(kernel=PLAIN, credit=TeacherGap(extrapolation=1.25)), SAMPLER | {"teacher_logps", "reference_logps"}),
+        (strand(kernel=PLAIN, credit=TeacherGap(outcome=1)), SAMPLER | {"teacher_logps", "rewards"}),
+        (strand(kernel=PLAIN, credit=GroupCredit(kl=0.1)), REWARDS | SAMPLER | {"reference_logps"}),
+        (strand(kernel=PLAIN, credit=Gae(kl=0)), REWARDS | {"values"}),
+        (strand(kernel=PLAIN, credit=ProcessCredit()), STEP),
+        (strand(kernel=PLAIN, credit=TurnCredit()), STEP),
+        (strand(kernel=PLAIN, credit=PartCredit()), STEP | SAMPLER | {"reference_logps"}),
+        (given(kernel=PLAIN, source={"select": {"kind": "passed"}}), REWARDS),
+        (given(kernel=PLAIN, source={"prepare": {"keep": "passed"}}), REWARDS),
+        (given(kernel=PLAIN, source={"prepare": {"keep": "all"}}), set()),
+        (given(kernel=PLAIN, source={"teacher": "{{ sibling }}"}), REWARDS),
+        (given(kernel=PLAIN, source={"behavior": "{{ demonstration }}"}), {"demonstration_text"}),
+        (given(kernel=PLAIN, source={"behavior": "Reason with a sibling."}), set()),
+        (given(kernel=PLAIN, source={"parent": "a"}), {"parent_text"}),
+        (strand(producer="preference", credit=IMITATE, kernel=Set(reference=False)), {"preferences"}),
+        (strand(producer="labelled", credit=IMITATE, kernel=Set(reference=False)), {"labels"}),
     ],
 )
 def test_needs_of_a_strand(made, expected):
     assert needs(made) == expected
 
 
-# ---------------------------------------------------------------- verdicts
+# ---------------------------------------------------------------- who supplies what
 
 
-@pytest.mark.parametrize(
-    ("strands", "stage", "expected"),
-    [
-        ([strand(producer="demonstration", kernel=Point(denominator="behavior"))], {}, ("error", "V1", "s.t")),
-        (
-            [strand(producer="demonstration", weights=(TokenWeight(kind="truncated_importance"),))],
-            {},
-            ("error", "V1", "s.t"),
-        ),
-        ([strand(producer="demonstration", kernel=Point(denominator="one"))], {}, ("declared", "V1", "s.t")),
-        ([strand(producer="demonstration", kernel=Point(denominator="current"))], {}, ("declared", "V1", "s.t")),
-        ([strand()], {"max_staleness": 2}, ("declared", "V1", "s.t")),
-        ([strand(count=1)], {}, ("error", "V3", "s")),
-        ([strand(count=1, credit=GroupCredit(lone="reward"))], {}, ("declared", "V3", "s")),
-        ([strand(kernel=Div(form="k3"))], {}, ("warning", "V5", "s.t")),
-        ([strand(kernel=Div(form="reverse", target="teacher"))], {"max_staleness": 1}, ("error", "V5", "s.t")),
-        ([strand(kernel=Point(level="geometric"))], {}, ("error", "V6", "s.t")),
-        ([strand(reduce=Reduce(kind="length", length=9))], {}, ("declared", "V6", "s.t")),
-        ([strand("a"), strand("b", producer="demonstration")], {}, ("error", "V9", "b")),
-        (
-            [strand(kernel=Point(denominator="behavior"), weights=(TokenWeight(kind="masked_importance"),))],
-            {},
-            ("error", "V10", "s.t"),
-        ),
-        (
-            [strand(producer="demonstration", kernel=Div(form="reverse", target="teacher"))],
-            {},
-            ("warning", "V11", "s.t"),
-        ),
-        (
-            [strand(kernel=Point(denominator="one", shape=Identity()), weights=(TokenWeight(kind="probability"),))],
-            {},
-            ("error", "V14", "s.t"),
-        ),
-        ([strand()], {"sampling": {"temperature": 0.7}}, ("warning", "V1", "")),
-        ([strand()], {"sampling": {"top_p": 0.9}}, ("warning", "V1", "")),
-    ],
-)
-def test_a_rule_speaks_where_it_applies(strands, stage, expected):
-    assert expected in verdicts(*strands, **stage)
+def test_a_critic_gives_values_and_reads_its_own_old_ones(tmp_path):
+    found = only(tmp_path, recipe={"kind": "ppo"}, updates=2)
+    given_by = {view.name: view.supplier for view in found.views}
+    assert given_by["values"] == "co-learner critic"
+    assert {"old_values", "targets", "reference_logps", "behavior_logps"} <= set(given_by)
+    assert [learner.name for learner in found.learners] == ["critic"]
 
 
-def test_rules_are_silent_where_they_do_not_apply():
-    assert verdicts(strand(reduce=Reduce(kind="sequence"))) == {("declared", "V3", "")}
-    mixed = GroupCredit(scope="all")
-    found = verdicts(
-        strand("a", credit=mixed), strand("b", producer="demonstration", credit=mixed, kernel=Point(denominator="one"))
-    )
-    assert {level for level, _, _ in found} == {"declared"}
-    assert ("declared", "V9", "") in found
+def test_a_discriminator_gives_the_rewards_of_its_recipe(tmp_path):
+    assert views(tmp_path, recipe={"kind": "gad"})["rewards"].supplier == "co-learner discriminator"
 
 
-@pytest.mark.parametrize("kind", ["sft", "grpo", "luffy", "chord", "on_policy_distillation"])
-def test_our_own_recipes_are_legal(tmp_path, kind):
-    teacher = {"teacher": "t"} if kind == "on_policy_distillation" else {}
-    assert only(tmp_path, recipe={"kind": kind, **teacher}).legal
+def test_a_teacher_that_is_oneself_says_whose_weights_it_has(tmp_path):
+    averaged = views(tmp_path, recipe={"kind": "sdpo"})["teacher_topk"]
+    assert averaged.note == "self, the stage's first weights, averaged with the policy at 0.05"
+    assert "again" not in views(tmp_path, recipe={"kind": "opcd"})["teacher_topk"].note
+
+
+def test_a_statistic_of_the_step_is_taken_before_its_one_update(tmp_path):
+    found = views(tmp_path, recipe={"kind": "kto"})
+    assert "skipped" not in found["old_logps"].note
+    assert "every rank" in found["statistics"].note
+
+
+def test_a_control_that_counts_passes_asks_for_verdicts(tmp_path):
+    assert "rewards" in views(tmp_path, recipe={"kind": "sage"})
+    assert "demonstrations" in views(tmp_path, recipe={"kind": "sage"})
+
+
+def test_the_document_holds_all_of_the_plan(tmp_path):
+    (stage,) = plan(pipeline(tmp_path, recipe={"kind": "ppo"})).document()["stages"]
+    assert stage["strands"][0]["credit"]["kind"] == "gae"
+    assert stage["learners"][0]["strands"][0]["terms"][0]["kernel"]["link"] == "value"
+    assert stage["composition"].startswith("S[rollout")
+    assert json.loads(json.dumps(stage)) == stage
+
+
+def test_a_refused_stage_is_not_legal(tmp_path):
+    found = only(tmp_path, recipe={"kind": "on_policy_distillation", "teacher": "t"})
+    assert found.legal
+    error = Verdict("error", "V1", "s", "text")
+    assert not dataclasses.replace(found, verdicts=(*found.verdicts, error)).legal
+
+
+# ---------------------------------------------------------------- in words
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_can_be_told(tmp_path, name):
+    file = recipes.file(name)
+    chosen = {"kind": name, **with_defaults(file).parameters}
+    drawn = io.StringIO()
+    show(plan(pipeline(tmp_path, recipe=chosen)), Console(file=drawn, width=1000))
+    said = drawn.getvalue()
+    for own in with_defaults(file).strands:
+        assert f"strand {own.name}" in said
+        assert all(f"{term.name}: " in said for term in own.terms)
+    assert all(note in said for note in file.notes)
