@@ -4,17 +4,16 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.config import ArithmeticPrompts, JsonlPrompts, ParquetPrompts, Pipeline, PromptSource, TaskPrompts
+from orchestrator.config import ArithmeticPrompts, Pipeline, PromptSource, TaskPrompts
+from orchestrator.data_checks import called, supplies
+from orchestrator.data_checks import files as data_files
 from orchestrator.explain import Fault, shown
 from orchestrator.legality import judge, surroundings
 from orchestrator.recipes import Recipe
 from policies.config import HfModel, Model
 from teachers.config import (
-    CarelessTeacher,
     ChainSolver,
-    JsonlDemonstrations,
     ModelDemonstrations,
-    ParquetDemonstrations,
 )
 from verifiers.config import RubricVerifier, TaskVerifier, Verifier
 
@@ -28,7 +27,9 @@ def check(pipeline: Pipeline, recipes: Sequence[Recipe], *, files: bool = True) 
     """
     found = [*_probe(pipeline), *_solver(pipeline), *_resources(pipeline)]
     if files:
-        found += [*_files(pipeline), *_model(pipeline.model, ("model",))]
+        found += [*data_files(pipeline), *_model(pipeline.model, ("model",))]
+        if isinstance(pipeline.demonstrations, ModelDemonstrations):
+            found += _model(pipeline.demonstrations.model, ("demonstrations", "model"))
         for index, recipe in enumerate(recipes):
             found += _teacher(pipeline, index, recipe)
     found += _verifier(pipeline.verifier, ("verifier",), pipeline.prompts.train)
@@ -44,24 +45,6 @@ def _probe(pipeline: Pipeline) -> Iterator[Fault]:
     if pipeline.probe.every is not None and pipeline.prompts.probe is None:
         problem = f"there is nothing to probe {shown(pipeline.probe.every)}"
         yield Fault(("probe", "every"), problem, "add prompts.probe, or remove this")
-
-
-def _files(pipeline: Pipeline) -> Iterator[Fault]:
-    sources = {"train": pipeline.prompts.train, "probe": pipeline.prompts.probe}
-    for name, source in sources.items():
-        if isinstance(source, JsonlPrompts | ParquetPrompts):
-            yield from _file(source.path, ("prompts", name, "path"))
-    match pipeline.demonstrations:
-        case JsonlDemonstrations(path=path) | ParquetDemonstrations(path=path):
-            yield from _file(path, ("demonstrations", "path"))
-        case ModelDemonstrations(model=model):
-            yield from _model(model, ("demonstrations", "model"))
-
-
-def _file(path: str, key: Keys) -> Iterator[Fault]:
-    if not Path(path).is_file():
-        problem = "is a folder" if Path(path).is_dir() else "no such file"
-        yield Fault(key, f"{problem} (got '{path}')", "paths are relative to the pipeline file's folder")
 
 
 def _model(model: Model, key: Keys) -> Iterator[Fault]:
@@ -101,18 +84,12 @@ def _context(model: HfModel, config: Path, key: Keys) -> Iterator[Fault]:
 def _solver(pipeline: Pipeline) -> Iterator[Fault]:
     prompts = pipeline.prompts.train
     if isinstance(pipeline.demonstrations, ChainSolver) and not _is_chain_sum(prompts):
-        problem = (
-            f"solves reasoning_gym's chain_sum alone, but prompts.train is {_called(prompts)} (got 'chain_solver')"
-        )
+        problem = f"solves reasoning_gym's chain_sum alone, but prompts.train is {called(prompts)} (got 'chain_solver')"
         yield Fault(("demonstrations", "kind"), problem, "take demonstrations from jsonl, parquet or model")
 
 
 def _is_chain_sum(prompts: PromptSource) -> bool:
     return isinstance(prompts, TaskPrompts) and prompts.dataset == "chain_sum"
-
-
-def _called(prompts: PromptSource) -> str:
-    return f"{prompts.kind} {prompts.dataset}" if isinstance(prompts, TaskPrompts) else prompts.kind
 
 
 # ---------------------------------------------------------------- verifier
@@ -159,8 +136,7 @@ def _stage(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
     if names.index(stage.name) < index:
         yield Fault((*key, "name"), f"stage {names.index(stage.name)} has this name {shown(stage.name)}", "rename one")
     producers = {strand.source.producer for strand in recipe.strands}
-    if "demonstration" in producers:
-        yield from _supply(pipeline, recipe, (*key, "recipe", "kind"))
+    yield from supplies(pipeline, recipe, (*key, "recipe"))
     if "rollout" not in producers and stage.max_staleness:
         problem = f"{recipe.name} draws no rollouts that could lag {shown(stage.max_staleness)}"
         yield Fault((*key, "max_staleness"), problem, "remove it")
@@ -177,20 +153,6 @@ def _stage(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
 def trajectories(prompts: int, recipe: Recipe) -> int:
     """How many trajectories a step draws."""
     return sum(strand.source.per_prompt * prompts + strand.source.per_step for strand in recipe.strands)
-
-
-def _supply(pipeline: Pipeline, recipe: Recipe, key: Keys) -> Iterator[Fault]:
-    """A recipe that learns from demonstrations, and nobody who gives them."""
-    prompts = pipeline.prompts.train
-    if pipeline.demonstrations is None:
-        problem = f"needs demonstrations, but demonstrations is null {shown(recipe.name)}"
-        yield Fault(key, problem, "add demonstrations, or choose a recipe without them")
-    elif isinstance(pipeline.demonstrations, CarelessTeacher) and not isinstance(prompts, ArithmeticPrompts):
-        problem = (
-            f"the careless teacher solves arithmetic alone, but prompts.train is {_called(prompts)}, "
-            f"and {recipe.name} needs demonstrations (got 'careless')"
-        )
-        yield Fault(("demonstrations", "kind"), problem, "take demonstrations from jsonl, parquet or model")
 
 
 def _teacher(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:

@@ -187,11 +187,7 @@ _Source = JsonlPrompts | ParquetPrompts
 
 def _of_file(source: _Source, base: Path, key: str, frame: _Frame) -> Loaded:
     split = key.rpartition(".")[2]
-    references = _references(source)
-    forms = tuple((source.prompt, one) for one in references) or ((source.prompt,),)
-    table = Table(
-        base / source.path, source.kind, forms, key, ("id", "family"), source.count, source.on_bad_row == "skip"
-    )
+    table = table_of(source, key, base)
     places: dict[str, str] = {}
 
     def make(row: Row) -> Prompt | str:
@@ -206,6 +202,13 @@ def _of_file(source: _Source, base: Path, key: str, frame: _Frame) -> Loaded:
 
     found, report = read_all(table, make)
     return Loaded(tuple(found), report)
+
+
+def table_of(source: JsonlPrompts | ParquetPrompts, key: str, base: Path = Path()) -> Table:
+    """The rows that the source names; `key` as for `load`."""
+    forms = tuple((source.prompt, one) for one in _references(source)) or ((source.prompt,),)
+    skip = source.on_bad_row == "skip"
+    return Table(base / source.path, source.kind, forms, key, ("id", "family"), source.count, skip)
 
 
 def _references(source: _Source) -> tuple[str, ...]:

@@ -164,7 +164,7 @@ def _of_file(config: _Config, prompts: Sequence[Prompt], reading: Reading) -> De
             strangers.add(row, asked)
         return numbers.get(asked, -1)
 
-    flat, report = stream(_table(config, reading.base), make, tag)
+    flat, report = stream(table_of(config, reading.base), make, tag)
     by_prompt: dict[str, list[int]] = defaultdict(list)
     for number, prompt in enumerate(flat.tags):
         if prompt >= 0:
@@ -197,7 +197,8 @@ def _forms(config: _Config) -> tuple[tuple[str, ...], ...]:
     return tuple([(config.prompt, one) for one in responses] + [(one,) for one in (*talks, config.text)])
 
 
-def _table(config: _Config, base: Path) -> Table:
+def table_of(config: JsonlDemonstrations | ParquetDemonstrations, base: Path = Path()) -> Table:
+    """The rows that the config names."""
     forms = _forms(config)
     return Table(base / config.path, config.kind, forms, KEY, ("id",), config.count, config.on_bad_row == "skip")
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -53,9 +54,13 @@ def load(config: Labels, reading: Reading) -> LabelSet:
         except ValueError as error:
             return str(error)
 
+    return LabelSet(name, *stream(table_of(config, reading.base), make))
+
+
+def table_of(config: Labels, base: Path = Path()) -> Table:
+    """The rows that the config names."""
     skip = config.on_bad_row == "skip"
-    table = Table(reading.base / config.path, config.kind, forms, KEY, ("id",), config.count, skip)
-    return LabelSet(name, *stream(table, make))
+    return Table(base / config.path, config.kind, _forms(config), KEY, ("id",), config.count, skip)
 
 
 def _forms(config: Labels) -> tuple[tuple[str, str, str], tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,14 @@ def load(config: Preferences, reading: Reading) -> PreferenceSet:
         except ValueError as error:
             return str(error)
 
+    return PreferenceSet(name, *stream(table_of(config, reading.base), make))
+
+
+def table_of(config: Preferences, base: Path = Path()) -> Table:
+    """The rows that the config names."""
     optional = ("id", config.prompt, config.margin, *_LOGPS, *_SCORES)
     skip = config.on_bad_row == "skip"
-    table = Table(reading.base / config.path, config.kind, _forms(config), KEY, optional, config.count, skip)
-    return PreferenceSet(name, *stream(table, make))
+    return Table(base / config.path, config.kind, _forms(config), KEY, optional, config.count, skip)
 
 
 _LOGPS = ("chosen_logps", "rejected_logps")

@@ -116,7 +116,7 @@ def shards(table: Table) -> list[Path]:
     raise BadInput(
         [
             f"{table.key}.path: no such file (got '{table.path}'){near(table.path.name, names)}; "
-            "paths are relative to the pipeline file"
+            "paths are relative to the pipeline file's folder"
         ]
     )
 
@@ -140,6 +140,26 @@ def lines(table: Table, path: Path, first: int) -> Iterator[Line]:
     return _parquet(table, path, first) if table.kind == "parquet" else _jsonl(table, path, first)
 
 
+def peek(table: Table) -> str:
+    """What columns the first row lacks, in words; empty where it has them, or is bad in itself: that is for the run.
+
+    Raises `BadInput` where there is no such file, or it is not readable.
+    """
+    (path, *_) = shards(table)
+    if table.kind == "parquet":
+        next(lines(table, path, 0), None)
+        return ""
+    with open_text(path) as file:
+        raw = next((raw for _ in range(100) if (raw := file.readline(LONGEST_LINE)).strip()), b"")
+    try:
+        values = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(values, dict) or table.skip:
+        return ""
+    return "" if form_of(Row("", values), table.forms) else f"{path.name}: {absent(table.forms, list(values))}"
+
+
 # ---------------------------------------------------------------- JSON lines
 
 
@@ -150,10 +170,10 @@ def _jsonl(table: Table, path: Path, first: int) -> Iterator[Line]:
             while raw := file.readline(LONGEST_LINE):
                 number += 1
                 size = len(raw) if raw.endswith(b"\n") or len(raw) < LONGEST_LINE else len(raw) + _rest(file)
-                if raw.strip():
+                too_long = size > LONGEST_LINE
+                if too_long or raw.strip():
                     place, ordinal = f"{path}:{number}", first + filled
                     filled += 1
-                    too_long = size > LONGEST_LINE
                     row = _far_too_long(place) if too_long else parse(raw, place, ordinal, table.forms, number == 1)
                     yield Line(number, offset, size, row)
                 offset += size

@@ -19,8 +19,8 @@ stages:
 @pytest.fixture
 def file(tmp_path):
     (tmp_path / "data").mkdir()
-    for name in ("train", "worked"):
-        (tmp_path / "data" / f"{name}.jsonl").write_text("{}\n")
+    (tmp_path / "data" / "train.jsonl").write_text('{"prompt": "1+1=", "reference": "2"}\n')
+    (tmp_path / "data" / "worked.jsonl").write_text('{"prompt": "1+1=", "response": "#2"}\n')
     path = tmp_path / "here.yaml"
     path.write_text(TEXT)
     return path
