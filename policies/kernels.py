@@ -74,13 +74,7 @@ def distribution_divergence(kernel: Div, slots: Slots) -> Tensor:
     if kernel.target == "uniform":
         raise ValueError(f"strand {slots.strand!r}: {reader} has no target uniform; use form entropy")
     if kernel.support == "full":
-        found = slots.whole.get(WholeVocabulary.of(kernel))
-        if found is None and len(slots.logps_N):
-            raise ValueError(
-                f"strand {slots.strand!r}: {reader} over the whole vocabulary reads the {kernel.target}'s "
-                f"distributions, which are missing; bring {kernel.target}_hidden_BTH and its head, or use support top_k"
-            )
-        return slots.logps_N[:0] if found is None else found
+        return whole_divergence(kernel, slots)
     theirs, ours = _TOP_K[kernel.target]
     target_NK, policy_NK = slots.known(theirs, reader), slots.known(ours, reader)
     match kernel.tail:
@@ -92,6 +86,27 @@ def distribution_divergence(kernel: Div, slots: Slots) -> Tensor:
             return bucket_divergence(kernel, policy_NK, target_NK)
         case _:
             assert_never(kernel.tail)
+
+
+def whole_divergence(kernel: Div, slots: Slots) -> Tensor:
+    """The value that was computed over the whole vocabulary; ValueError where there is none."""
+    reader = f"div {kernel.form} over the whole vocabulary"
+    found = slots.whole.get(WholeVocabulary.of(kernel))
+    if found is None:
+        if len(slots.logps_N):
+            raise ValueError(
+                f"strand {slots.strand!r}: {reader} reads the {kernel.target}'s distributions, which are missing; "
+                f"bring {kernel.target}_hidden_BTH and its head, or use support top_k"
+            )
+        return slots.logps_N[:0]
+    # NaN beside a finite log-probability is a target that nobody knows, not a policy that broke
+    missing = int((found.detach().isnan() & slots.logps_N.detach().isfinite()).sum())
+    if missing:
+        raise ValueError(
+            f"strand {slots.strand!r}: {reader} reads the {kernel.target}'s distributions, unknown (NaN) on {missing} "
+            f"of {len(found)} trained tokens; ask the {kernel.target} for them, or drop the term"
+        )
+    return found
 
 
 _TOP_K = {

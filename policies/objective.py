@@ -10,7 +10,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from policies import kernels, set_kernels, token_weights
+from policies import kernels, set_kernels, token_weights, whole_views
 from policies.batch import TrajectoryBatch
 from policies.config import Div, Point, Reduce, Set, Strand, Term
 from policies.logprobs import entropy
@@ -47,6 +47,7 @@ def evaluate(  # noqa: PLR0913  (what a step knows: each has a default and a nam
     `normalisers` are those of the whole optimizer step (reduce.normalisers); None: this batch is the step.
     `coefficients` scale strands by name. `old_is_current`: the step is one update, so old = current where not given.
     `statistics` are those of the whole step (policies.statistics); None: this batch is the step.
+    A divergence over the whole vocabulary reads its target's top-k columns, which then hold all V tokens.
     Raises ValueError, naming strand, reader, count and fix, when a view that a strand reads is missing or unknown.
     """
     if logits_BTV.shape[:2] != batch.tokens_BT.shape:
@@ -61,6 +62,7 @@ def evaluate(  # noqa: PLR0913  (what a step knows: each has a default and a nam
         reference_ids_logps_BTK=None if reference_ids is None else logps_BTV.gather(-1, reference_ids.long()),
         collision_BT=(2.0 * logps_BTV.detach()).logsumexp(-1),
     )
+    policy = replace(policy, whole=whole_views.from_columns(strands, batch, policy, logits_BTV.shape[-1]))
     return evaluate_logps(
         strands,
         batch,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from policies import statistics
+from policies import statistics, whole_views
 from policies.attention import packed_hidden
 from policies.batch import TrajectoryBatch, collate, plan_micro_batches, slots
 from policies.config import Point, Strand
@@ -78,7 +78,10 @@ def evaluate_part(policy: Policy, examples: Sequence[Example], objective: Object
     """One micro-batch's share of the update's loss; the shares of all parts and ranks sum to the whole."""
     batch = collate(examples, pad_id=0, packed=True, device=policy.device)
     slots_N, part = batch.trained()
-    view = _scalar_view(policy, examples, objective) if policy.scalar else _language_view(policy, batch, slots_N, part)
+    if policy.scalar:
+        view = _scalar_view(policy, examples, objective)
+    else:
+        view = _language_view(policy, packed_hidden(policy.backbone, batch, slots_N), part, objective)
     return evaluate_logps(
         objective.strands,
         part,
@@ -90,9 +93,8 @@ def evaluate_part(policy: Policy, examples: Sequence[Example], objective: Object
     )
 
 
-def _language_view(policy: Policy, batch: TrajectoryBatch, slots_N: Tensor, part: TrajectoryBatch) -> PolicyView:
+def _language_view(policy: Policy, hidden_NH: Tensor, part: TrajectoryBatch, objective: Objective) -> PolicyView:
     """Log-probabilities and entropy at the trained slots, and what the terms read beside them."""
-    hidden_NH = packed_hidden(policy.backbone, batch, slots_N)
     asked = [ids[0].long() for ids in (part.teacher_topk_ids_BTK, part.reference_topk_ids_BTK) if ids is not None]
     found = token_logprobs(
         hidden_NH, policy.head_VH, part.tokens_BT[0], topk_ids_NK=torch.cat(asked, dim=1) if asked else None
@@ -105,6 +107,7 @@ def _language_view(policy: Policy, batch: TrajectoryBatch, slots_N: Tensor, part
         topk_logps_BTK=None if part.teacher_topk_ids_BTK is None else next(given)[None],
         reference_ids_logps_BTK=None if part.reference_topk_ids_BTK is None else next(given)[None],
         collision_BT=found.collision_N[None],
+        whole=whole_views.from_hidden(objective.strands, part, (hidden_NH, policy.head_VH), objective.target_heads),
     )
 
 
