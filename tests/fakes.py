@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from actors.engine import SampleRequest
+from actors.engine import SampleRequest, TokenScores
 from actors.facts import PublishFacts
 from actors.sharding import StepFacts
 from policies.config import Optimizer, Strand
 from policies.example import Example
 from policies.prompt import Prompt
-from policies.trajectory import FinishReason, Origin, Producer, ScoreEntry, Trajectory
+from policies.trajectory import FinishReason, Float32, Int32, Origin, Producer, ScoreEntry, Trajectory
 
 CONTEXT = np.array([5, 6, 7], np.int32)
 
@@ -61,32 +61,70 @@ class FakeSampler:
     version: int = -1
     calls: list[int] = field(default_factory=list)
     """Version served at the start of each call."""
+    asked: list[SampleRequest] = field(default_factory=list)
+    """Every request, in order."""
 
     async def generate(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
         self.calls.append(self.version)
+        self.asked += requests
         if len(self.calls) - 1 == self.dies_at:
             raise RuntimeError("the sampler fell over")
         await asyncio.sleep(self.pause)
         return [
-            trajectory(one.id, version=self.version, seed=one.seed, prompt_id=one.prompt_id, group_id=one.group_id)
+            trajectory(
+                one.id,
+                version=self.version,
+                seed=one.seed,
+                prompt_id=one.prompt_id,
+                group_id=one.group_id,
+                sampling=one.sampling,
+                behavior_context=one.context,
+                text=f"text of {one.id}",
+            )
             for one in requests
         ]
 
 
 @dataclass
+class FakeFrozen:
+    """Says -2 of every token; remembers the contexts that it was shown."""
+
+    contexts: list[tuple[int, ...]] = field(default_factory=list)
+    top_k: list[int] = field(default_factory=list)
+
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32], top_k: int) -> list[TokenScores]:
+        self.contexts += [tuple(one.tolist()) for one in contexts]
+        self.top_k.append(top_k)
+        return [self._scores(len(one), top_k) for one in tokens]
+
+    async def hidden(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        return [np.zeros((len(one), 3), np.float32) for one in tokens]
+
+    def _scores(self, size: int, top_k: int) -> TokenScores:
+        logps = np.full(size, -2.0, np.float32)
+        if not top_k:
+            return TokenScores(logps)
+        return TokenScores(logps, np.zeros((size, top_k), np.int32), np.full((size, top_k), -2.0, np.float32))
+
+
+@dataclass
 class FakeScorer:
-    """Rewards alternate 1, 0; the ids in `unknown` get no verdict."""
+    """Rewards alternate 1, 0; the ids in `unknown` get no verdict; an id with a part of `passes` in it passes alone."""
 
     unknown: frozenset[str] = frozenset()
+    passes: tuple[str, ...] | None = None
+    judged: list[str] = field(default_factory=list)
 
     async def score(self, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]) -> list[Trajectory]:
         assert all(one.prompt_id in prompts for one in trajectories)
+        self.judged += [one.id for one in trajectories]
         return [replace(one, scores=(self._entry(one, index),)) for index, one in enumerate(trajectories)]
 
     def _entry(self, one: Trajectory, index: int) -> ScoreEntry:
         if one.id in self.unknown:
             return ScoreEntry("reward", float("nan"), None, "timeout", "too slow")
-        return ScoreEntry("reward", float(index % 2 == 0), index % 2 == 0)
+        right = index % 2 == 0 if self.passes is None else any(part in one.id for part in self.passes)
+        return ScoreEntry("reward", float(right), right, reason="" if right else "wrong")
 
 
 @dataclass
@@ -97,9 +135,13 @@ class FakeLearner:
     steps: list[tuple[Example, ...]] = field(default_factory=list)
     coefficients: list[dict[str, float]] = field(default_factory=list)
 
-    async def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None: ...
+    async def begin_stage(
+        self, strands: Sequence[Strand], optimizer: Optimizer, steps: int, track: float | None = None
+    ) -> None: ...
 
-    async def step(self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float]) -> StepFacts:
+    async def step(
+        self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float], freeze: float | None = None
+    ) -> StepFacts:
         await asyncio.sleep(self.pause)
         self.steps.append(tuple(examples))
         self.coefficients.append(dict(coefficients))
