@@ -102,7 +102,7 @@ def _chosen(past: Sequence[Trajectory], count: int, source: Source, seed: int) -
 
 def _spread(past: Sequence[Trajectory], known: Sequence[int], count: int) -> list[int]:
     """The `count` rewards with the greatest variance: the lowest and the highest, by the best split of the two."""
-    ranked = sorted(known, key=lambda index: reward(past[index]))
+    ranked = sorted(known, key=lambda index: (reward(past[index]), index))
     count = min(count, len(ranked))
     splits = [ranked[:low] + ranked[len(ranked) - (count - low) :] for low in range(count + 1)]
     return max(splits, key=lambda split: float(np.var([reward(past[index]) for index in split])) if split else 0.0)
