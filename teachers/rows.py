@@ -245,7 +245,7 @@ def _parquet(table: Table, path: Path, first: int) -> Iterator[Line]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    number = 0
+    number, pool = 0, pa.default_memory_pool()
     try:
         with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             names = _columns(table, path, file.schema_arrow.names)
@@ -255,6 +255,7 @@ def _parquet(table: Table, path: Path, first: int) -> Iterator[Line]:
                     place = f"{path}: row {number}"
                     row = Bad(place, values) if isinstance(values, str) else Row(place, values, first + number - 1)
                     yield Line(number, -1, 0, row)
+                pool.release_unused()  # it would hold on to every page it ever decoded
     except (pa.ArrowException, OSError) as error:
         where = f" past row {number}" if number else ""
         raise BadInput(

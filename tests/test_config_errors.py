@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import math
+import subprocess
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -311,3 +313,55 @@ def test_whatever_stands_in_the_file_it_is_read_or_refused_in_lines(tmp_path, ch
     else:
         path.write_text(dump(pipeline))
         assert read(path) == pipeline
+
+
+@pytest.mark.parametrize(
+    ("addition", "expected"),
+    [
+        (
+            "preferences: {kind: jsonl, path: pair.jsonl}",
+            "bad.yaml: preferences.path: no such file (got 'pair.jsonl'); did you mean 'pairs.jsonl'?; "
+            "paths are relative to the pipeline file's folder",
+        ),
+        (
+            "preferences: {kind: jsonl, path: pairs.jsonl, rejected: worse}",
+            "bad.yaml: preferences: pairs.jsonl: no column 'worse' (got prompt, chosen, rejected, worst); "
+            "did you mean 'worst'?; name the column in the pipeline file, or add it",
+        ),
+        (
+            "labels: {kind: parquet, path: pairs.jsonl}",
+            "bad.yaml: labels.path: not readable as Parquet: ",
+        ),
+        ("labels: {kind: jsonl, path: .}", "bad.yaml: labels: pairs.jsonl: no columns 'completion', 'label' (got "),
+        ("demonstrations: {kind: jsonl, path: data-*.jsonl}", "bad.yaml: demonstrations.path: the pattern matches no"),
+        ("labels: {path: pairs.jsonl}", "bad.yaml: labels.kind: missing"),
+        ("labels: {kind: jsonl, path: x, on_bad_row: drop}", "unknown value (got 'drop'); use 'refuse' or 'skip'"),
+    ],
+)
+def test_data_that_cannot_be_read_is_named_before_a_run(tmp_path, addition, expected):
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c", "worst": "d"}\n')
+    assert any(expected in one for one in lines(tmp_path, GOOD + addition + "\n"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ("dpo", "stages.one.recipe.kind: needs preferences, but preferences is null (got 'dpo'); add preferences: "),
+        ("kto", "stages.one.recipe.kind: needs labelled responses, but labels is null (got 'kto'); add labels: "),
+    ],
+)
+def test_data_that_a_recipe_wants_and_nobody_gives(tmp_path, recipe, expected):
+    text = GOOD.replace("kind: sft", f"kind: {recipe}")
+    assert any(f"bad.yaml: {expected}" in one for one in lines(tmp_path, text))
+
+
+def test_check_needs_neither_torch_nor_transformers(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD + "preferences: {kind: jsonl, path: pairs.jsonl}\n")
+    code = (
+        "import sys; from orchestrator.load import read; read(sys.argv[1]);"
+        "print(*sorted({'torch', 'transformers', 'ray', 'vllm', 'pyarrow', 'reasoning_gym'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
