@@ -85,7 +85,7 @@ def load_state(directory: Path, rank: int, layout: Layout, backend: Backend) -> 
         updates=body["updates"],
         done=body["done"],
         skipped=body["skipped"],
-        track=body["track"],
+        track=body.get("track"),
     )
     path = _tensor_file(directory, rank)
     try:

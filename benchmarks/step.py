@@ -110,7 +110,7 @@ def _ports(parts: build.Parts, inputs: build.Inputs, config: Pipeline, ledger: R
         """Nothing follows a step here."""
 
     return Ports(
-        collector=parts.collector(inputs, config.seed),
+        collector=parts.collector(inputs, config, inputs.stages[0], lambda: 0),
         learner=parts.learner,
         publisher=parts.publisher,
         ledger=ledger,

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 from actors import cluster
@@ -16,14 +17,19 @@ from actors.sampler import SamplerReplica
 from actors.scorer import ScorerReplica
 from actors.vllm_environment import environment as vllm_environment
 from orchestrator.collect import Collector
+from orchestrator.companions import Companion, rewarded
 from orchestrator.config import Pipeline
 from orchestrator.data import read as read_data
+from orchestrator.frozen_models import FrozenModels
 from orchestrator.load import recipe_of
 from orchestrator.loop import StageRun
 from orchestrator.ports import Demonstrations
 from orchestrator.probing import Prober
+from policies import checkpoint
+from policies.bad_input import refuse
 from policies.config import Model, TinyModel
 from policies.model_folder import materialise
+from policies.models import Head
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
 from teachers.labels import LabelSet
@@ -59,6 +65,11 @@ class Inputs:
     """What became of the rows of the files that were read."""
 
     @property
+    def writes(self) -> bool:
+        """Whether the model is a language model: a scalar head is neither sampled nor probed."""
+        return all(stage.head == "language" for stage in self.stages)
+
+    @property
     def by_id(self) -> dict[str, Prompt]:
         """Every prompt of the run."""
         return {prompt.id: prompt for prompt in (*self.train, *self.probe)}
@@ -73,22 +84,25 @@ class Parts:
     rollouts: RolloutPool
     publisher: RayPublisher
     scorer: ScorerPool
-    reference: FrozenPool | None
-    teachers: Mapping[int, FrozenPool]
-    """Stage index -> its teacher."""
+    frozen: FrozenModels
+    learners: Mapping[str, LearnerPool] = field(default_factory=dict)
+    """Co-learners of all stages, by name: one that several stages have keeps its weights between them."""
 
-    def collector(self, inputs: Inputs, pipeline: Pipeline, stage: int) -> Collector:
-        """The sources of a stage, wired."""
-        frozen = {"teacher": self.teachers.get(stage), "reference": self.reference}
+    def companions(self, stage: StageRun) -> tuple[Companion, ...]:
+        """The stage's co-learners."""
+        return tuple(Companion(one, self.learners[one.name]) for one in stage.learners)
+
+    def collector(self, inputs: Inputs, pipeline: Pipeline, stage: StageRun, version: Callable[[], int]) -> Collector:
+        """The sources of a stage, wired; `version` is the policy's."""
         return Collector(
             self.rollouts,
-            self.scorer,
+            rewarded(self.scorer, self.companions(stage), version),
             inputs.train,
             inputs.by_id,
             inputs.demonstrations,
             pipeline.seed,
             inputs.tokenizer,
-            {name: model for name, model in frozen.items() if model is not None},
+            self.frozen.writers(stage.index),
             inputs.preferences,
             inputs.labels,
             longest=pipeline.model.context,
@@ -104,8 +118,29 @@ def stage_runs(pipeline: Pipeline) -> tuple[StageRun, ...]:
     runs = []
     for index, stage in enumerate(pipeline.stages):
         recipe = recipe_of(stage.recipe)
-        runs.append(StageRun(index, stage, recipe.strands, recipe.controls, recipe.teacher))
+        runs.append(
+            StageRun(
+                index,
+                stage,
+                recipe.strands,
+                recipe.controls,
+                recipe.teacher,
+                recipe.learners,
+                recipe.teachers,
+                recipe.refresh,
+                recipe.restart,
+                recipe.head,
+            )
+        )
+    _one_head(runs)
     return tuple(runs)
+
+
+def _one_head(stages: Sequence[StageRun]) -> None:
+    heads = {stage.head: stage.config.name for stage in stages}
+    if len(heads) > 1:
+        which = f"{heads['scalar']} trains a scalar head and {heads['language']} a language model"
+        refuse([f"stages: {which}; a run has one model, so give each a pipeline of its own"])
 
 
 def read_inputs(pipeline: Pipeline, directory: Path, base: Path) -> Inputs:
@@ -118,7 +153,7 @@ def read_inputs(pipeline: Pipeline, directory: Path, base: Path) -> Inputs:
         folder,
         tokenizer,
         data.train,
-        data.probe,
+        data.probe if all(stage.head == "language" for stage in stages) else (),
         data.demonstrations,
         stages,
         data.preferences,
@@ -143,17 +178,24 @@ def _environment(count: int, engine: str = "torch", gpus: float = 0) -> dict[str
 
 
 async def start_parts(
-    pipeline: Pipeline, inputs: Inputs, hold: Cluster, on_event: Callable[..., None], say: Callable[[str], None]
+    pipeline: Pipeline,
+    inputs: Inputs,
+    hold: Cluster,
+    on_event: Callable[..., None],
+    say: Callable[[str], None],
+    checkpoints: Path = Path(),
 ) -> Parts:
-    """Spawn every actor at once and wait until each answers; the slowest sets the time."""
+    """Spawn every actor at once and wait until each answers; the slowest sets the time.
+
+    `checkpoints` is the run's directory of them, where a teacher `stage:NAME` comes from.
+    """
     resources, deadlines = pipeline.resources, pipeline.resources.deadlines
     spawn_rollout = partial(_spawn_rollout, hold, pipeline, inputs)
-    learner = LearnerPool(
-        [_spawn_learner(hold, pipeline, inputs, rank) for rank in range(resources.learner.replicas)], deadlines
-    )
+    learner, learners = _learner_pools(hold, pipeline, inputs)
     rollouts = RolloutPool(
         spawn_rollout,
-        [spawn_rollout(index) for index in range(resources.rollout.replicas)],
+        # a scalar head writes nothing
+        [spawn_rollout(index) for index in range(resources.rollout.replicas if inputs.writes else 0)],
         deadlines,
         on_event,
         hold.kill,
@@ -170,13 +212,15 @@ async def start_parts(
         for index in range(resources.scorer.replicas)
     ]
     scorer = ScorerPool(scorers, resources.scorer.timeout + SCORER_GRACE, on_event)
-    reference, teachers = _frozen_pools(hold, pipeline, inputs)
-    frozen = [actor for pool in (reference, *teachers.values()) if pool for actor in pool.replicas]
+    frozen = _frozen_models(hold, pipeline, inputs, checkpoints)
+    models = [actor for pool in frozen.pools.values() for actor in pool.replicas]
+    pools = [learner, *learners.values()]
+    ranks = [rank for pool in pools for rank in pool.ranks]
     await asyncio.gather(
-        _all_answer([*learner.ranks, *rollouts.replicas, *scorers, *frozen], deadlines.start, say),
-        learner.open(loopback=hold.private),
+        _all_answer([*ranks, *rollouts.replicas, *scorers, *models], deadlines.start, say),
+        *(pool.open(loopback=hold.private) for pool in pools),
     )
-    return Parts(hold, learner, rollouts, RayPublisher(learner, rollouts), scorer, reference, teachers)
+    return Parts(hold, learner, rollouts, RayPublisher(learner, rollouts), scorer, frozen, learners)
 
 
 async def _all_answer(actors: list[Actor], deadline: float, say: Callable[[str], None]) -> None:
@@ -210,7 +254,23 @@ def _spawn_rollout(hold: Cluster, pipeline: Pipeline, inputs: Inputs, index: int
     )
 
 
-def _spawn_learner(hold: Cluster, pipeline: Pipeline, inputs: Inputs, rank: int) -> Actor:
+def _learner_pools(hold: Cluster, pipeline: Pipeline, inputs: Inputs) -> tuple[LearnerPool, dict[str, LearnerPool]]:
+    """The policy's ranks, and those of every co-learner that a stage has."""
+    count, deadlines = pipeline.resources.learner.replicas, pipeline.resources.deadlines
+
+    def pool(role: str, head: Head) -> LearnerPool:
+        return LearnerPool(
+            [_spawn_learner(hold, pipeline, inputs, rank, role, head) for rank in range(count)], deadlines
+        )
+
+    names = dict.fromkeys(one.name for stage in inputs.stages for one in stage.learners)
+    beside = {name: pool(f"learner-{name}", "scalar") for name in names}
+    return pool("learner", "language" if inputs.writes else "scalar"), beside
+
+
+def _spawn_learner(
+    hold: Cluster, pipeline: Pipeline, inputs: Inputs, rank: int, role: str = "learner", head: Head = "language"
+) -> Actor:
     config = pipeline.resources.learner
     count = threads(config.threads, config.replicas, pipeline.model)
     return hold.spawn(
@@ -220,25 +280,24 @@ def _spawn_learner(hold: Cluster, pipeline: Pipeline, inputs: Inputs, rank: int)
         config.model_copy(update={"threads": count}),
         rank,
         pipeline.seed,
-        role="learner",
+        head,
+        role=role,
         index=rank,
         gpus=config.gpus,
         env=_environment(count),
     )
 
 
-def _frozen_pools(hold: Cluster, pipeline: Pipeline, inputs: Inputs) -> tuple[FrozenPool | None, dict[int, FrozenPool]]:
-    """One pool for the reference if any stage reads it, and one for each stage's teacher."""
-    from orchestrator.assemble import wants_reference, wants_teacher
-
+def _frozen_models(hold: Cluster, pipeline: Pipeline, inputs: Inputs, checkpoints: Path) -> FrozenModels:
+    """Those of every stage; replicas are numbered across all of them."""
     config, deadlines = pipeline.resources.frozen, pipeline.resources.deadlines
     counter = iter(range(1 << 16))
 
-    def pool(folder: str) -> FrozenPool:
+    def pool(folder: str, name: str, refreshed: bool) -> FrozenPool:
         replicas = [
             hold.spawn(
                 FrozenReplica,
-                folder,
+                folder or str(inputs.folder),
                 pipeline.model,
                 config,
                 pipeline.model.context,
@@ -246,15 +305,17 @@ def _frozen_pools(hold: Cluster, pipeline: Pipeline, inputs: Inputs) -> tuple[Fr
                 index=next(counter),
                 gpus=config.gpus,
                 env=_environment(threads(config.threads, config.replicas, pipeline.model), config.engine, config.gpus),
+                kwargs={"name": Path(name).name, "refreshed": refreshed, "given": not folder},
             )
             for _ in range(config.replicas)
         ]
         return FrozenPool(replicas, deadlines)
 
-    referred = any(wants_reference(strand) for stage in inputs.stages for strand in stage.strands)
-    teachers = {
-        stage.index: pool(str(stage.teacher))
-        for stage in inputs.stages
-        if stage.teacher and any(wants_teacher(strand) for strand in stage.strands)
-    }
-    return (pool(str(inputs.folder)) if referred else None), teachers
+    ends = dict(
+        zip((one.name for one in pipeline.stages), accumulate(one.steps for one in pipeline.stages), strict=True)
+    )
+
+    def left_by(stage: str) -> Path:
+        return checkpoints / checkpoint.name(ends[stage]) / "model"
+
+    return FrozenModels.started(pool, left_by, inputs.stages)

@@ -17,7 +17,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from actors.facts import PublishFacts
 from actors.sharding import StepFacts
@@ -29,7 +29,7 @@ from orchestrator.companions import Companion, policy_rests
 from orchestrator.config import Stage
 from orchestrator.controls import Control, Scope, State, StepPlan, initial, plan_step
 from orchestrator.ports import FrozenModel, Learner, Ledger, Publisher
-from orchestrator.recipes.schema import CoLearner
+from orchestrator.recipes.schema import CoLearner, Refresh
 from orchestrator.records import Collected
 from orchestrator.step_facts import Counters, decision_row, metrics_row
 from orchestrator.views import EVERYBODY, Models
@@ -49,6 +49,12 @@ class StageRun:
     """Folder of the model that the stage distils from."""
     learners: tuple[CoLearner, ...] = ()
     """Those that train beside the policy, on its records."""
+    teachers: Mapping[str, str] = field(default_factory=dict)
+    """Prompt family -> folder of its teacher."""
+    refresh: Refresh = field(default_factory=Refresh)
+    restart: bool = False
+    """Whether it trains from the run's first weights."""
+    head: Literal["language", "scalar"] = "language"
 
     @property
     def samples(self) -> bool:
@@ -70,6 +76,10 @@ class RunState:
     """Of the stage's controls, once the last step was collected."""
     facts: dict[str, float] = field(default_factory=dict)
     """The last step's facts, which controls read."""
+    accuracy: float = -1.0
+    """Of the last probe; below 0 for none."""
+    best: float = -1.0
+    """The stage's best probe, the one before its first step included."""
 
 
 class Eyes(Protocol):
@@ -78,6 +88,10 @@ class Eyes(Protocol):
     def step(self, row: Mapping[str, Any]) -> None:
         """A step is done."""
         ...
+
+
+async def _nothing(stage: StageRun, state: RunState) -> None:
+    """Nobody follows the learner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +113,8 @@ class Ports:
     """Prompt family -> its teacher."""
     companions: Sequence[Companion] = ()
     """The stage's co-learners."""
+    refresh: Callable[[StageRun, RunState], Awaitable[None]] = _nothing
+    """Frozen models that follow the learner get its weights, before the next step may ask them."""
 
     def models(self) -> Models:
         """The models that are read for views."""
@@ -164,6 +180,7 @@ async def _consume(
     trained_version, state.version = state.version, state.version + 1
     state.step, state.stage_step = state.step + 1, state.stage_step + 1
     published = await _publish(stage, ports, state)
+    await ports.refresh(stage, state)
     counters = Counters(state.step, state.stage_step, trained_version)
     row = metrics_row(stage.config, stage.strands, collected, assembled, facts, counters) | {
         "seconds_ledger": ledgered - arrived,
@@ -184,7 +201,8 @@ async def _train(
     """The learner's step; None when nothing is left to train on, or a co-learner still trains alone."""
     if not assembled.examples or policy_rests(ports.companions, state.stage_step):
         return None
-    return await ports.learner.step(assembled.examples, stage.config.updates, plan.coefficients)
+    freeze = None if plan.freeze is None else plan.freeze.share
+    return await ports.learner.step(assembled.examples, stage.config.updates, plan.coefficients, freeze)
 
 
 async def _publish(stage: StageRun, ports: Ports, state: RunState) -> PublishFacts | None:

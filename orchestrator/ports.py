@@ -72,12 +72,22 @@ class Labelled(Protocol):
 class Learner(Protocol):
     """Trains the policy and hands out its weights."""
 
-    async def begin_stage(self, strands: Sequence[Strand], optimizer: Optimizer, steps: int) -> None:
-        """New recipe, optimizer state and schedule; the weights stay. `steps` counts optimizer updates."""
+    async def begin_stage(
+        self, strands: Sequence[Strand], optimizer: Optimizer, steps: int, track: float | None = None
+    ) -> None:
+        """New recipe, optimizer state and schedule; the weights stay. `steps` counts optimizer updates.
+
+        `track`: follow what moves, with this decay, so that a step can freeze what moved most.
+        """
         ...
 
-    async def step(self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float]) -> StepFacts:
-        """One step of `updates` optimizer updates; `coefficients` scale strands by name (1 where absent)."""
+    async def step(
+        self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float], freeze: float | None = None
+    ) -> StepFacts:
+        """One step of `updates` optimizer updates; `coefficients` scale strands by name (1 where absent).
+
+        `freeze`: this share of the parameters, those that moved most in the steps without, stays as it is.
+        """
         ...
 
     async def save(self, directory: Path) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from actors import cluster
-from actors.pool import FrozenPool
 from orchestrator import build
 from orchestrator.collect import Collector, Recipe
 from orchestrator.config import Pipeline
+from orchestrator.frozen_models import share
 from orchestrator.ledger import RunLedger, write_probe
 from orchestrator.load import dump, read
 from orchestrator.loop import Ports, RunState, StageRun, run_stage
@@ -26,6 +26,7 @@ from orchestrator.records import Dropped
 from orchestrator.report.write import write as write_report
 from orchestrator.run_directory import RunDirectory, environment
 from orchestrator.scalars import Scalars
+from orchestrator.stage_models import StageModels
 from orchestrator.summary import print_summary
 from orchestrator.written import written_by_model
 from policies import checkpoint
@@ -72,6 +73,7 @@ class Attempt:
     state: RunState = field(default_factory=RunState)
     stopping: bool = False
     """Somebody asked for an end: the step in hand is finished and committed first."""
+    _models: StageModels | None = None
     _parts: build.Parts | None = None
     _sources: Collector | None = None
 
@@ -80,6 +82,12 @@ class Attempt:
         """The actors; only after `go` has started them."""
         assert self._parts is not None, "the parts are started by go()"
         return self._parts
+
+    @property
+    def models(self) -> StageModels:
+        """What has weights; only after `go` has started the actors."""
+        assert self._models is not None, "the models are started by go()"
+        return self._models
 
     @property
     def sources(self) -> Collector:
@@ -96,8 +104,14 @@ class Attempt:
         hold = cluster.start(self.directory.root.name)
         try:
             self._parts = await build.start_parts(
-                self.pipeline, self.inputs, hold, self.ledger.event, self.progress.phase
+                self.pipeline,
+                self.inputs,
+                hold,
+                self.ledger.event,
+                self.progress.phase,
+                self.directory.checkpoints,
             )
+            self._models = StageModels(self._parts, self.pipeline, self.directory.checkpoints)
             await self.demonstrate(hold)
             await self.stages(restored)
         except BaseException:
@@ -136,10 +150,13 @@ class Attempt:
             publisher=self.parts.publisher,
             ledger=self.ledger,
             eyes=self,
-            reference=self.parts.reference,
-            teacher=self.parts.teachers.get(stage.index),
+            reference=self.parts.frozen.reference(stage.index),
+            teacher=None,
             after_step=self.after_step,
             wants_weights=self.probes_now,
+            teachers=self.parts.frozen.teachers(stage.index),
+            companions=self.parts.companions(stage),
+            refresh=self.refresh,
         )
 
     def step(self, row: Mapping[str, Any]) -> None:
@@ -158,6 +175,9 @@ class Attempt:
         """Probe, then checkpoint: a checkpoint never lies before the measurement of its own step."""
         if self.probes_now(stage, state):
             await self.probe(stage)
+            if stage.refresh.kind == "best" and state.accuracy > state.best:
+                await self.models.follow(stage, state.version, 1.0)
+            state.best = max(state.best, state.accuracy)
         every, last = self.pipeline.checkpoints.every, stage.config.steps
         if self.stopping or state.stage_step == last or state.stage_step % every == 0:
             await self.save()
@@ -180,6 +200,7 @@ class Attempt:
             "n_sampled": n_sampled,
             "unknown": len(rows) - n - n_sampled,
         }
+        self.state.accuracy = greedy if n else self.state.accuracy
         self.ledger.metrics(row)
         self.progress.probe(row)
         self.scalars.probe(row)
@@ -189,7 +210,7 @@ class Attempt:
         self.ledger.flush()
         failpoint(f"run.before_checkpoint.{self.state.step}")
         with checkpoint.commit(self.directory.checkpoints, self.state.step) as folder:
-            await self.parts.learner.save(folder)
+            await self.models.save(self.state.stage, folder)
             (folder / "state.json").write_text(json.dumps(asdict(self.state), indent=1))
         ends = accumulate(stage.steps for stage in self.pipeline.stages)
         checkpoint.prune(self.directory.checkpoints, self.pipeline.checkpoints.keep, protected={0, *ends})
@@ -204,20 +225,30 @@ class Attempt:
             self.state.stage, self.state.stage_step, self.state.controls = stage.index + 1, 0, []
 
     async def begin(self, stage: StageRun, restored: Path | None) -> None:
-        """Fresh optimizer and schedule, or those of the checkpoint; engines and reference get the weights."""
-        updates = stage.config.steps * stage.config.updates
+        """Fresh optimizer and schedule, or those of the checkpoint; engines and frozen models get the weights."""
         self.progress.phase(f"stage {stage.config.name}")
-        await self.parts.learner.begin_stage(stage.strands, stage.config.optimizer, updates)
-        if self.parts.reference is not None:
-            await self.anchor(self.parts.reference, stage, restored)
-        if restored is not None:
-            await self.parts.learner.load(restored)
-        await self.parts.publisher.publish(self.state.version)
+        await self.models.begin(stage, restored, self.state.version)
+        await self.publish()
         await self.furnish(stage)
+        if restored is None and stage.restart:
+            self.state.version += 1
+            await self.models.restart(stage, self.state.version)
+            await self.publish()
         if self.state.step == 0 and self.inputs.probe:
             await self.probe(stage)
+        if restored is None:
+            self.state.best = self.state.accuracy
         if self.state.step == 0:
             await self.save()
+
+    async def publish(self) -> None:
+        """The engines serve the policy's version; a scalar head is nothing to serve."""
+        if self.inputs.writes:
+            await self.parts.publisher.publish(self.state.version)
+
+    async def refresh(self, stage: StageRun, state: RunState) -> None:
+        """A frozen model that follows the learner takes its share of the step's weights."""
+        await self.models.follow(stage, state.version, share(stage, state.stage_step))
 
     async def furnish(self, stage: StageRun) -> None:
         """The stage's sources, with what the policy prepares for it and what is replayed."""
@@ -226,20 +257,13 @@ class Attempt:
             self.ledger.event("dropped", step=self.state.step, id=one.id, reason=one.reason)
 
         self._sources = await furnish(
-            self.parts.collector(self.inputs, self.pipeline, stage.index),
+            self.parts.collector(self.inputs, self.pipeline, stage, lambda: self.state.version),
             Recipe(stage.config, stage.strands),
             self.directory.root,
             step=self.state.step,
-            ranker=self.parts.reference,
+            ranker=self.parts.frozen.reference(stage.index),
             on_drop=lost,
         )
-
-    async def anchor(self, reference: FrozenPool, stage: StageRun, restored: Path | None) -> None:
-        """The reference is the policy as the stage found it, also when the stage goes on after a resume."""
-        if restored is not None:
-            start = sum(earlier.steps for earlier in self.pipeline.stages[: stage.index])
-            await self.parts.learner.load(self.directory.checkpoints / checkpoint.name(start))
-        await reference.update(self.parts.learner.export(self.state.version))
 
 
 def _drive(pipeline: Pipeline, directory: RunDirectory, inputs: build.Inputs, found: checkpoint.Newest | None) -> int:
