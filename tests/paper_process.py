@@ -72,31 +72,18 @@ def pav_advantages(case: Case, steps_BT: Parts, values: Sequence[Sequence[float]
 # ---------------------------------------------------------------- parts (S2R)
 
 
-def s2r_advantages(
-    case: Case,
-    parts_BT: Parts,
-    correct: Sequence[Sequence[float]],
-    *,
-    kl: float = 0.0,
-    values: Sequence[Sequence[float]] | None = None,
-) -> Floats:
+def s2r_advantages(case: Case, parts_BT: Parts, correct: Sequence[Sequence[float]], *, kl: float = 0.0) -> Floats:
     """S2R (arXiv 2502.12853), process level [B, T]: a part's value less the mean value of the group's parts that have
-    as many correct parts before them. The value takes off kl x the part's sum of (old - ref)."""
-    worth: dict[tuple[int, int], float] = {}
-    before: dict[tuple[int, int], int] = {}
-    for i in everybody(case):
-        for part in range(len(correct[i])):
-            penalty = sum(case.old_BT[i, t] - case.reference_BT[i, t] for t in slots(case, i) if parts_BT[i, t] == part)
-            own = correct[i][part] if values is None else values[i][part]
-            worth[i, part] = own - kl * penalty
-            before[i, part] = sum(one > 0.5 for one in correct[i][:part])
+    as many correct parts before them, less kl x the part's mean of (old - ref), which no baseline sees (the code)."""
+    before = {(i, k): sum(one > 0.5 for one in correct[i][:k]) for i in everybody(case) for k in range(len(correct[i]))}
     out = np.zeros(case.mask_BT.shape)
     for group in groups(case):
         for i in group:
             for t in slots(case, i):
                 part = int(parts_BT[i, t])
-                alike = [worth[j, k] for j, k in worth if j in group and before[j, k] == before[i, part]]
-                out[i, t] = worth[i, part] - mean(alike)
+                alike = [correct[j][k] for j, k in before if j in group and before[j, k] == before[i, part]]
+                gaps = [case.old_BT[i, s] - case.reference_BT[i, s] for s in slots(case, i) if parts_BT[i, s] == part]
+                out[i, t] = correct[i][part] - mean(alike) - kl * mean(gaps)
     return out
 
 
@@ -108,17 +95,28 @@ def s2r(
     *,
     low: float = 0.2,
     high: float = 0.2,
-    reduce: str = "token",
+    reduce: str = "part",
 ) -> float:
-    """7.3: the clipped surrogate where a token's ratio is exp(mean over its part of (c - old))."""
+    """7.3: the clipped surrogate where a token's ratio is exp(mean over its part of (c - old)).
+
+    `part` (the code): mean over rows of the mean over their parts, whatever these are long; else a reducer of tokens.
+    """
     ratios: Mapping[tuple[int, int], float] = {
         (i, part): math.exp(mean([c[i, t] - case.old_BT[i, t] for t in slots(case, i) if parts_BT[i, t] == part]))
         for i in everybody(case)
         for part in {int(parts_BT[i, t]) for t in slots(case, i)}
     }
-    return reduced(
-        case, lambda i, t: clipped(ratios[i, int(parts_BT[i, t])], float(advantages_BT[i, t]), low, high), reduce
-    )
+
+    def loss(i: int, t: int) -> float:
+        return clipped(ratios[i, int(parts_BT[i, t])], float(advantages_BT[i, t]), low, high)
+
+    if reduce != "part":
+        return reduced(case, loss, reduce)
+    rows = []
+    for i in everybody(case):
+        first = {int(parts_BT[i, t]): t for t in reversed(slots(case, i))}
+        rows.append(mean([loss(i, t) for t in first.values()]))
+    return mean(rows)
 
 
 # ---------------------------------------------------------------- turns (SCoRe, SCOP)

@@ -188,8 +188,11 @@ def test_parts_share_one_ratio_and_steps_one_worth() -> None:
     # with no right part before: the first parts 1, 0, 1 and row 1's second, 1; with one: rows 0's and 2's second, 0, 1
     assert a[0, 0] == pytest.approx(1.0 - 0.75)
     assert a[0, -1] == pytest.approx(0.0 - 0.5)
-    g = g_of(lambda c: process.s2r(CASE, c, parts, a, low=0.9, high=9.0), CASE)
+    g = g_of(lambda c: process.s2r(CASE, c, parts, a, low=0.9, high=9.0, reduce="token"), CASE)
     assert len(np.unique(np.round(g[0][parts[0] == 0], 9))) == 1
+    even = g_of(lambda c: process.s2r(CASE, c, parts, a, low=0.9, high=9.0), CASE)
+    tokens, own = CASE.mask_BT.sum(), (parts[0] == 0).sum()
+    assert even[0, 0] == pytest.approx(g[0, 0] * tokens / own / 2 / len(a))
     steps = process.process_advantages(CASE, parts, scores, normalise=False)
     assert (steps[0, 0], steps[0, -1]) == (1.0, 0.0)
     worst = process.process_advantages(CASE, parts, scores, normalise=False, spread="min")

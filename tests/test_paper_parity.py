@@ -142,7 +142,9 @@ def test_parts_and_turns_are_the_papers() -> None:
         parts, a = process.halves(case), np.random.default_rng(0).normal(size=case.mask_BT.shape)
         of = batch(case, a, part_BT=torch.tensor(parts))
         *_, g = gradient(strand(term(Point(level="part"))), case, of)
-        assert agrees(g, g_of(lambda c, case=case, parts=parts, a=a: process.s2r(case, c, parts, a), case))
+        assert agrees(
+            g, g_of(lambda c, case=case, parts=parts, a=a: process.s2r(case, c, parts, a, reduce="token"), case)
+        )
         first = term(Div(form="k2"), only=Only(part=0), by=0.1)
         *_, g = gradient(strand(term(NLL), first), case, of)
         assert agrees(g, g_of(lambda c, case=case, parts=parts, a=a: process.score(case, c, parts, a, stage=1), case))

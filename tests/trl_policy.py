@@ -49,23 +49,17 @@ def grpo(
     cispo reads `high` as an absolute cap (min(r, high), no lower bound); `delta` is the upper bound on r for the
     unclipped side; `beta` weighs k3 against the reference, `unbiased` multiplies it by r (use_bias_correction_kl).
     `quantile` keeps the share of tokens with the highest entropy (top_entropy_quantile; the threshold is
-    torch.quantile's interpolation in float32, and tokens at or above it stay). `entropy` is the bonus's coefficient, a
-    mean over tokens. `mode` corrects for case.behavior_BT (vllm_importance_sampling_mode, with `floor` and `cap`).
+    torch.quantile's interpolation in float32, tokens at or above it stay). `entropy` is the bonus's coefficient, over
+    tokens. `mode` corrects for case.behavior_BT (vllm_importance_sampling_mode, with `floor` and `cap`).
     `off_policy` masks rows with A < 0 and mean(behavior - c) above it. `taus` are SAPO's for A > 0 and A <= 0, rounded
     to float32 (1e-8).
     """
     model = Table(case.logits_BTV)
+    args = {"delta": delta, "use_bias_correction_kl": unbiased, "steps_per_generation": 1, **VESPO}
     trainer = bare(
         GRPOTrainer,
         model,
-        {
-            "delta": delta,
-            "use_bias_correction_kl": unbiased,
-            "steps_per_generation": 1,
-            "sapo_temperature_pos": taus[0],
-            "sapo_temperature_neg": taus[1],
-            **VESPO,
-        },
+        args | {"sapo_temperature_pos": taus[0], "sapo_temperature_neg": taus[1]},
         loss_type=loss,
         epsilon_low=low,
         epsilon_high=high,
