@@ -55,7 +55,7 @@ async def assemble(
     whole = []
     for group in groups:
         kept, lost = usable(group)
-        whole.append(kept)
+        whole.append(joined(strands, kept))
         dropped += lost
     everybody = [member for group in whole for member in group.members]
     rows = [row for index, strand in enumerate(strands) for row in baseline_rows(strand, index, everybody)]
@@ -82,6 +82,13 @@ def usable(group: Group) -> tuple[Group, list[Dropped]]:
     kept = tuple(one for one in group.members if len(one.trajectory.tokens))
     empty = [one.trajectory for one in group.members if not len(one.trajectory.tokens)]
     return replace(group, members=kept), [Dropped(one.id, f"no tokens: {one.finish_reason}") for one in empty]
+
+
+def joined(strands: Sequence[Strand], group: Group) -> Group:
+    """The group with the members of a joined strand (`select.join`) under the strand that pairs them."""
+    into = {one.source.select.join: index for index, one in enumerate(strands) if one.source.select.join}
+    taken = [replace(one, strand=into.get(strands[one.strand].name, one.strand)) for one in group.members]
+    return replace(group, members=tuple(taken))
 
 
 # ---------------------------------------------------------------- credit

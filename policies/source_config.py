@@ -24,6 +24,8 @@ class Select(Strict):
     """above: the reward to exceed; pair: the smallest difference that makes a pair."""
     by: Literal["reward", "passed"] = "reward"
     """pair alone: highest against lowest reward (a tie makes no pair), or a passed against a failed one."""
+    join: str = ""
+    """pair alone: a strand without terms whose responses in the group are candidates too; they train under this one."""
 
 
 class Prepare(Strict):

@@ -152,7 +152,9 @@ def test_the_labels_are_the_surveys():
 @pytest.mark.parametrize("name", recipes.names())
 def test_a_label_of_provenance_says_whose_tokens_train(name):
     recipe = load(name)
-    fresh = {strand.source.producer == "rollout" for strand in recipe.strands if strand.terms}
+    joined = {strand.source.select.join for strand in recipe.strands}
+    trained = [strand for strand in recipe.strands if strand.terms or strand.name in joined]
+    fresh = {strand.source.producer == "rollout" for strand in trained}
     by_tokens = "mixed" if len(fresh) == 2 else "on" if fresh == {True} else "off"
     expected = "off" if name in KEPT_BATCHES else "mixed" if name in OWN_UNDER_HELP else by_tokens
     assert recipe.labels.provenance == expected

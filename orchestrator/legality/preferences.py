@@ -58,7 +58,6 @@ def _labels(case: Case, reading: Reading, kernel: Set) -> Iterator[Verdict]:
         fix = "take producer preference, or make pairs of rollouts with select: {kind: pair}"
         yield Verdict("error", "V13", reading.where, text, fix)
 
-
 def _told_apart(case: Case, reading: Reading) -> bool:
     """Whether a reward model reads the policy's responses and somebody else's to the same prompts: its pairs."""
     owner = next((one for one in case.recipe.learners if reading.where.startswith(f"{one.name}/")), None)
@@ -70,7 +69,10 @@ def _told_apart(case: Case, reading: Reading) -> bool:
 
 
 def _enough(case: Case, reading: Reading, kernel: Set) -> Iterator[Verdict]:
-    """Links that compare the rows of a step, in a step that has one."""
+    """Links that compare the rows of a step, in a step that has one; and exo, which divides by a doubt."""
+    if kernel.link == "exo" and not kernel.smoothing:
+        text = "exo's divergence from a label without doubt is infinite: it needs the probability that a label is wrong"
+        yield Verdict("error", "V13", reading.where, text, "set smoothing above 0")
     source = reading.strand.source
     units = source.per_step or source.per_prompt * case.stage.prompts_per_step
     rows = units * 2 if source.producer == "preference" else units
@@ -86,9 +88,16 @@ def _pairs(case: Case, strand: Strand) -> Iterator[Verdict]:
     """A selection that makes pairs: of two or more, for somebody who reads them."""
     if strand.source.select.kind != "pair":
         return
-    if strand.source.per_prompt < 2:
-        text = f"makes a pair of a prompt's responses, and asks for {strand.source.per_prompt or 'one'}"
-        yield Verdict("error", "V13", strand.name, text, "set per_prompt to 2 or more")
+    name = strand.source.select.join
+    beside = case.strand(name) if name else None
+    if name and (beside is None or beside.terms or not beside.source.per_prompt):
+        what = "there is no such strand" if beside is None else "it has terms, or is not of the prompts' groups"
+        fix = "name a strand with per_prompt and without terms: its responses train under this one"
+        yield Verdict("error", "lineage", strand.name, f"joins '{name}' to its pairs, and {what}", fix)
+    asked = strand.source.per_prompt + (beside.source.per_prompt if beside else 0)
+    if asked < 2:
+        text = f"makes a pair of a prompt's responses, and asks for {asked or 'none'}"
+        yield Verdict("error", "V13", strand.name, text, "set per_prompt to 2 or more, or join another strand")
     mine = [one for one in case.readings() if one.strand.name == strand.name]
     if strand.terms and not any(isinstance(one.term.kernel, Set) or one.term.only.label != "any" for one in mine):
         text = "selects pairs, and no term tells chosen from rejected: both would train alike"
