@@ -10,9 +10,11 @@ from orchestrator.prompts import Loaded, disjoint
 from orchestrator.prompts import read as read_prompts
 from policies.bad_input import BadInput
 from policies.config import Strand
+from policies.credit import needs_views
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
 from teachers import labels, preferences
+from teachers.contexts import reads
 from teachers.demonstrations import DemonstrationSet
 from teachers.demonstrations import load as load_demonstrations
 from teachers.given import Reading
@@ -84,14 +86,30 @@ def _demonstrations(
 ) -> DemonstrationSet | None:
     """The pipeline's demonstrations; where a strand asks by prompt, each must answer one of the training prompts."""
     config = pipeline.demonstrations
-    asking = [strand.source for strand in strands if strand.source.producer == "demonstration" or strand.source.prefix]
+    asking = [strand for strand in strands if strand.source.producer == "demonstration" or _by_prompt(strand)]
     if config is None or config.kind == "model" or not asking:
         return None  # a model's are written once the actors are up
     room: dict[str, Any] = {"base": reading.base, "context": reading.context}
     found = load_demonstrations(config, prompts, reading.tokenizer, seed=pipeline.seed, **room)
-    if any(source.per_prompt for source in asking):
+    if any(_by_prompt(strand) for strand in asking):
         found.refuse_strangers()
     return found
+
+
+def _by_prompt(strand: Strand) -> bool:
+    """Whether the strand finds demonstrations under training prompts: in groups, hints, templates, what is prepared.
+
+    A verdict needs the prompt too, for its reference.
+    """
+    source = strand.source
+    if source.producer == "demonstration":
+        judged = bool(strand.terms) and "rewards" in needs_views(strand.credit)
+        return not source.per_step or source.prepare is not None or source.select.kind != "all" or judged
+    prepared = source.prepare is not None and (
+        source.prepare.writer == "nobody" or source.prepare.otherwise == "demonstration"
+    )
+    templates = (source.behavior, source.train, source.teacher, source.turn)
+    return source.prefix or prepared or any({"demonstration", "hint"} & reads(text) for text in templates)
 
 
 def _preferences(pipeline: Pipeline, strands: Sequence[Strand], reading: Reading) -> PreferenceSet | None:
