@@ -228,6 +228,7 @@ def opmd(case: Case, c: Floats, *, tau: float = 1.0, reduce: str = "token") -> f
 def repo(
     case: Case,
     c: Floats,
+    advantages: Floats | None = None,
     *,
     replay: float = 1.0,
     beta: float = 0.0,
@@ -240,13 +241,15 @@ def repo(
     """RePO (arXiv 2506.09340): L_on + replay L_off, each over its own rows; k3 to the reference on the on-policy rows.
 
     Both read the recorded log-probabilities of the generating step (`old`). Advantages are the group's z-scores, over
-    all its rows (mixed), or over the row's own kind alone (split: at least two of a kind in each group).
+    all its rows (mixed), or over the row's own kind alone (split: at least two of a kind in each group), where none are
+    given.
     """
 
     def kind(i: int) -> Callable[[list[int]], list[int]]:
         return lambda group: [j for j in group if not split or case.off_B[j] == case.off_B[i]]
 
-    a = np.array([centred(case, kind(i), eps)[i] for i in everybody(case)])
+    own = np.array([centred(case, kind(i), eps)[i] for i in everybody(case)])
+    a = own if advantages is None else advantages
     total = ppo(case, c, a, low=low, high=high, reduce=reduce, rows=on_rows(case))
     total += replay * ppo(case, c, a, low=low, high=high, reduce=reduce, rows=off_rows(case))
     if beta:
