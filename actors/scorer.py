@@ -11,6 +11,9 @@ from verifiers.verifier import Item, build
 REWARD = "reward"
 """Name of the entry that credit reads."""
 
+STEP = "step"
+"""Name of the entries for a verdict's own spans; those of a rubric's part bear the part's name."""
+
 Judged = tuple[str, str, str, str]
 """(trajectory id, prompt text, response text, reference as JSON)."""
 
@@ -24,7 +27,10 @@ class ScorerReplica:
         self._timeout = timeout
 
     def score(self, items: Sequence[Judged]) -> list[tuple[ScoreEntry, ...]]:
-        """For each response the entry `reward`, then one for every part of a rubric, as `part` or `part/inner`."""
+        """For each response the entry `reward`, then one for every part of a rubric, as `part` or `part/inner`.
+
+        Each is followed by one entry for each of its spans, in characters of the response.
+        """
         ready = [Item(prompt, response, json.loads(reference)) for _, prompt, response, reference in items]
         scores = self._verifier.score_many(ready, self._timeout)
         return [tuple(self._entries(REWARD, score)) for score in scores]
@@ -40,6 +46,11 @@ class ScorerReplica:
             scorer=scorer,
             scorer_version=version,
         )
+        for span in score.spans:
+            own = STEP if name == REWARD else name
+            yield ScoreEntry(
+                own, span.value, None, score.status.value, span.reason, span.start, span.end, scorer, version
+            )
         prefix = "" if name == REWARD else f"{name}/"
         for part, inner in score.parts.items():
             yield from self._entries(f"{prefix}{part}", inner)

@@ -24,6 +24,7 @@ from orchestrator.prompts import at_step
 from orchestrator.records import Collected, Dropped, Group, Member
 from orchestrator.replay import Replay
 from orchestrator.routes import Pass, Routed, route
+from orchestrator.spans import in_tokens
 from orchestrator.writing import Draw, judged, record, request
 from policies.config import Strand
 from policies.example import Example
@@ -271,7 +272,8 @@ class _Round:
         scored = await self.collector.scorer.score(asked, self.collector.by_id)
         for (members, place), before, after in zip(open_, asked, scored, strict=True):
             own = members[place]
-            members[place] = replace(own, trajectory=judged(before, after.scores, own.parent))
+            told = in_tokens(before, after.scores, self.collector.tokenizer)
+            members[place] = replace(own, trajectory=judged(before, told, own.parent))
         self.tally.scoring += time.perf_counter() - began
 
 

@@ -14,6 +14,7 @@ from orchestrator.asking import facts_of, passed, seed_for
 from orchestrator.config import Stage
 from orchestrator.ports import Demonstrations, FrozenModel, Sampler, Scorer
 from orchestrator.records import Dropped
+from orchestrator.spans import in_tokens
 from orchestrator.writing import Draw, judged, record, request
 from policies.config import Prepare, Strand
 from policies.prompt import Prompt
@@ -149,7 +150,10 @@ class Preparing:
             whole = [(d, replace(r, train_context=d.prompt.tokens)) for d, r in whole]
         plain = [replace(r, teacher_context=d.prompt.tokens) for d, r in whole]
         scored = await self.scorer.score(plain, {one.id: one for one in self.prompts}) if plain else []
-        return [judged(one, after.scores, None) for one, after in zip(plain, scored, strict=True)]
+        return [
+            judged(one, in_tokens(one, after.scores, self.tokenizer), None)
+            for one, after in zip(plain, scored, strict=True)
+        ]
 
     def _producer(self) -> str:
         return "teacher" if self.prepare.writer == "teacher" else "rollout"
