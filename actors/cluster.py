@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import ray
 import ray.exceptions
@@ -52,6 +52,31 @@ class Actor:
     def ready(self) -> Any:
         """A reference that resolves when the constructor has run."""
         return self.handle.__ray_ready__.remote()
+
+
+class Hold(Protocol):
+    """What a run asks of its cluster: Ray's, or this process (`actors.in_process`)."""
+
+    @property
+    def private(self) -> bool:
+        """Whether the run started it for itself, on this machine alone."""
+        ...
+
+    def spawn(self, cls: type, *args: Any, role: str, index: int, **options: Any) -> Actor:
+        """Start the plain class `cls` as an actor."""
+        ...
+
+    def kill(self, actor: Actor) -> None:
+        """End an actor at once."""
+        ...
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copy what the processes said."""
+        ...
+
+    def stop(self) -> None:
+        """End this run's actors."""
+        ...
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from actors import cluster
-from actors.cluster import Actor, Cluster
+from actors.cluster import Actor, Hold
 from actors.frozen import FrozenReplica
 from actors.learner_seat import LearnerSeat
 from actors.pool import FrozenPool, LearnerPool, RayPublisher, RolloutPool, ScorerPool
@@ -79,7 +79,7 @@ class Inputs:
 class Parts:
     """The run's actors behind the loop's ports."""
 
-    cluster: Cluster
+    cluster: Hold
     learner: LearnerPool
     rollouts: RolloutPool
     publisher: RayPublisher
@@ -180,7 +180,7 @@ def _environment(count: int, engine: str = "torch", gpus: float = 0) -> dict[str
 async def start_parts(
     pipeline: Pipeline,
     inputs: Inputs,
-    hold: Cluster,
+    hold: Hold,
     on_event: Callable[..., None],
     say: Callable[[str], None],
     checkpoints: Path = Path(),
@@ -237,7 +237,7 @@ async def _all_answer(actors: list[Actor], deadline: float, say: Callable[[str],
     await asyncio.gather(*(answer(actor) for actor in actors))
 
 
-def _spawn_rollout(hold: Cluster, pipeline: Pipeline, inputs: Inputs, index: int) -> Actor:
+def _spawn_rollout(hold: Hold, pipeline: Pipeline, inputs: Inputs, index: int) -> Actor:
     config = pipeline.resources.rollout
     count = threads(config.threads, config.replicas, pipeline.model)
     return hold.spawn(
@@ -254,7 +254,7 @@ def _spawn_rollout(hold: Cluster, pipeline: Pipeline, inputs: Inputs, index: int
     )
 
 
-def _learner_pools(hold: Cluster, pipeline: Pipeline, inputs: Inputs) -> tuple[LearnerPool, dict[str, LearnerPool]]:
+def _learner_pools(hold: Hold, pipeline: Pipeline, inputs: Inputs) -> tuple[LearnerPool, dict[str, LearnerPool]]:
     """The policy's ranks, and those of every co-learner that a stage has."""
     count, deadlines = pipeline.resources.learner.replicas, pipeline.resources.deadlines
 
@@ -269,7 +269,7 @@ def _learner_pools(hold: Cluster, pipeline: Pipeline, inputs: Inputs) -> tuple[L
 
 
 def _spawn_learner(
-    hold: Cluster, pipeline: Pipeline, inputs: Inputs, rank: int, role: str = "learner", head: Head = "language"
+    hold: Hold, pipeline: Pipeline, inputs: Inputs, rank: int, role: str = "learner", head: Head = "language"
 ) -> Actor:
     config = pipeline.resources.learner
     count = threads(config.threads, config.replicas, pipeline.model)
@@ -288,7 +288,7 @@ def _spawn_learner(
     )
 
 
-def _frozen_models(hold: Cluster, pipeline: Pipeline, inputs: Inputs, checkpoints: Path) -> FrozenModels:
+def _frozen_models(hold: Hold, pipeline: Pipeline, inputs: Inputs, checkpoints: Path) -> FrozenModels:
     """Those of every stage; replicas are numbered across all of them."""
     config, deadlines = pipeline.resources.frozen, pipeline.resources.deadlines
     counter = iter(range(1 << 16))

@@ -37,6 +37,12 @@ Order = Literal["written", "reward", "-reward", "advantage", "-advantage", "leng
 Sets = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key: stages.sharpen.steps=5. May be repeated.")
 ]
+InProcess = Annotated[
+    bool,
+    typer.Option(
+        "--in-process", help="Without Ray: torch engines and one learner rank, all in this process; to debug."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 
 
@@ -167,6 +173,7 @@ def run(
         Path | None, typer.Option(help="Run directory to make; runs/NAME by default. It must not exist.")
     ] = None,
     sets: Sets = [],  # noqa: B006
+    in_process: InProcess = False,
 ) -> None:
     """Run a pipeline into a new run directory.
 
@@ -178,7 +185,7 @@ def run(
     _refuse_existing(chosen)
     from orchestrator.run import run as start
 
-    _finish(lambda: start(file, chosen, sets))
+    _finish(lambda: start(file, chosen, sets, in_process=in_process))
 
 
 def _refuse_existing(out: Path) -> None:
@@ -188,7 +195,7 @@ def _refuse_existing(out: Path) -> None:
 
 
 @app.command()
-def resume(directory: Directory) -> None:
+def resume(directory: Directory, in_process: InProcess = False) -> None:
     """Go on from the newest good checkpoint of an interrupted or failed run.
 
     Example: [bold]braid resume runs/first[/]
@@ -198,7 +205,7 @@ def resume(directory: Directory) -> None:
     RunDirectory.open(directory)
     from orchestrator.run import resume as go_on
 
-    _finish(lambda: go_on(directory))
+    _finish(lambda: go_on(directory, in_process=in_process))
 
 
 def _finish(body: Any) -> None:

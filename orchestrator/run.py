@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from actors import cluster
+from actors import cluster, in_process
 from orchestrator import build
 from orchestrator.collect import Collector, Recipe
 from orchestrator.config import Pipeline
@@ -36,19 +36,33 @@ from policies.model_folder import materialise
 from teachers.config import ModelDemonstrations
 
 DONE, FAILED, INTERRUPTED = 0, 1, 4
+HERE = (
+    "resources.rollout.engine=torch",
+    "resources.rollout.replicas=1",
+    "resources.frozen.engine=torch",
+    "resources.frozen.replicas=1",
+    "resources.learner.engine=torch",
+    "resources.learner.zero_stage=0",
+    "resources.learner.replicas=1",
+    "resources.scorer.replicas=1",
+)
+"""What a run in one process changes in its pipeline."""
 
 
-def run(path: Path, out: Path, sets: Sequence[str] = ()) -> int:
-    """Run a pipeline file into a new directory; returns the exit code. Bad input is found before anything is made."""
-    pipeline = read(path, sets)
+def run(path: Path, out: Path, sets: Sequence[str] = (), *, in_process: bool = False) -> int:
+    """Run a pipeline file into a new directory; returns the exit code. Bad input is found before anything is made.
+
+    `in_process`: without Ray, every actor in this process, with the engines that can be (`HERE`).
+    """
+    pipeline = read(path, [*sets, *(HERE if in_process else ())])
     with tempfile.TemporaryDirectory(prefix="braid-check-") as scratch:
         inputs = build.read_inputs(pipeline, Path(scratch), path.resolve().parent)
     text = dump(pipeline, base=path.resolve().parent)
     directory = RunDirectory.create(out, text, environment())
-    return _drive(read(directory.config), directory, inputs, None)
+    return _drive(read(directory.config), directory, inputs, None, in_process=in_process)
 
 
-def resume(out: Path) -> int:
+def resume(out: Path, *, in_process: bool = False) -> int:
     """Go on from the newest good checkpoint of a run directory; a damaged one is named and passed over."""
     directory = RunDirectory.open(out)
     pipeline = read(directory.config)
@@ -57,7 +71,7 @@ def resume(out: Path) -> int:
     if found.path is None and found.rejected:
         # Starting afresh would throw away what was trained, and nobody asked for that.
         refuse([f"{one.path}: {one.reason}; no good checkpoint is left, so start a new run" for one in found.rejected])
-    return _drive(pipeline, directory, inputs, found)
+    return _drive(pipeline, directory, inputs, found, in_process=in_process)
 
 
 @dataclass(slots=True)
@@ -70,6 +84,8 @@ class Attempt:
     ledger: RunLedger
     progress: Progress
     scalars: Scalars
+    in_process: bool = False
+    """Without Ray, every actor in this process."""
     state: RunState = field(default_factory=RunState)
     stopping: bool = False
     """Somebody asked for an end: the step in hand is finished and committed first."""
@@ -100,8 +116,9 @@ class Attempt:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
-        self.progress.phase("starting Ray")
-        hold = cluster.start(self.directory.root.name)
+        self.progress.phase("starting in this process" if self.in_process else "starting Ray")
+        start = in_process.start if self.in_process else cluster.start
+        hold: cluster.Hold = start(self.directory.root.name)
         try:
             self._parts = await build.start_parts(
                 self.pipeline,
@@ -120,7 +137,7 @@ class Attempt:
         finally:
             hold.stop()
 
-    async def demonstrate(self, hold: cluster.Cluster) -> None:
+    async def demonstrate(self, hold: cluster.Hold) -> None:
         """Let the teacher model write its demonstrations, where the pipeline has one."""
         config = self.pipeline.demonstrations
         if isinstance(config, ModelDemonstrations):
@@ -266,7 +283,14 @@ class Attempt:
         )
 
 
-def _drive(pipeline: Pipeline, directory: RunDirectory, inputs: build.Inputs, found: checkpoint.Newest | None) -> int:
+def _drive(
+    pipeline: Pipeline,
+    directory: RunDirectory,
+    inputs: build.Inputs,
+    found: checkpoint.Newest | None,
+    *,
+    in_process: bool,
+) -> int:
     """Hold the lock, start the parts, run the stages; whatever ends the run is told and gives its exit code."""
     names = {stage.config.name: [strand.name for strand in stage.strands] for stage in inputs.stages}
     with (
@@ -276,7 +300,7 @@ def _drive(pipeline: Pipeline, directory: RunDirectory, inputs: build.Inputs, fo
         Scalars(directory.tensorboard) as scalars,
     ):
         inputs = replace(inputs, folder=materialise(pipeline.model, directory.root / "model", directory.root))
-        attempt = Attempt(pipeline, directory, inputs, ledger, progress, scalars)
+        attempt = Attempt(pipeline, directory, inputs, ledger, progress, scalars, in_process)
         restored = _restore(attempt, found)
         ledger.event("started", step=attempt.state.step, resumed=restored is not None)
         for report in inputs.reports:

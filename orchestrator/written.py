@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from actors.cluster import Cluster
+from actors.cluster import Hold
 from actors.engine import Completion, SampleRequest
 from actors.pool import RolloutPool, ScorerPool
 from actors.sampler import SamplerReplica
@@ -28,7 +28,7 @@ async def written_by_model(
     config: ModelDemonstrations,
     pipeline: Pipeline,
     *,
-    hold: Cluster,
+    hold: Hold,
     scorer: ScorerPool,
     inputs: Inputs,
     directory: Path,
@@ -58,7 +58,7 @@ async def written_by_model(
 
 
 def _pool(
-    config: ModelDemonstrations, pipeline: Pipeline, hold: Cluster, scorer: ScorerPool, folder: Path
+    config: ModelDemonstrations, pipeline: Pipeline, hold: Hold, scorer: ScorerPool, folder: Path
 ) -> RolloutPool:
     rollout = pipeline.resources.rollout
     actor = hold.spawn(
