@@ -16,7 +16,7 @@ from orchestrator.config import ArithmeticPrompts, JsonlPrompts, ParquetPrompts,
 from policies.bad_input import BadInput, near, refuse, shown
 from policies.prompt import Message, Prompt
 from policies.tokens import Tokenizer
-from teachers.conversations import Text, last_said, one_text, prompt_tokens, read_text
+from teachers.conversations import Text, last_said, one_text, plain, prompt_tokens, read_text
 from teachers.draws import draw
 from teachers.rows import Bad, Row, Table
 from teachers.streams import Report, read_all
@@ -220,18 +220,20 @@ def _references(source: _Source) -> tuple[str, ...]:
 
 def _from_row(row: Row, source: _Source, default_id: str) -> _Task | str:
     """The task, or the fault in words."""
-    name = row.values.get("id")
+    name, family = row.values.get("id"), row.values.get("family") or ""
     try:
         prompt = one_text(read_text(row.values[source.prompt], source.prompt))
         reference = _reference(row, source)
+        own_id = default_id if name is None else plain(str(name), "id")
+        family = plain(str(family), "family") if family else ""
     except ValueError as error:
         return str(error)
     return _Task(
         place=row.place,
-        id=default_id if name is None else str(name),
+        id=own_id,
         text=last_said(prompt),
         reference=reference,
-        family=str(row.values.get("family") or ""),
+        family=family,
         messages=() if isinstance(prompt, str) else prompt,
     )
 

@@ -153,9 +153,9 @@ def _of_file(config: _Config, prompts: Sequence[Prompt], reading: Reading) -> De
         try:
             asked, response = _response(row, config, reading.tokenizer)
             response = fitting(response, reading.context)
+            prompt_id = prompts[numbers[asked]].id if asked in numbers else row_name(row, name)
         except ValueError as error:
             return str(error)
-        prompt_id = prompts[numbers[asked]].id if asked in numbers else row_name(row, name)
         return trajectory(Names(f"{name}-{prompt_id}-{row.ordinal}", prompt_id, name), response)
 
     def tag(row: Row, _: Trajectory) -> int:
@@ -200,7 +200,9 @@ def _forms(config: _Config) -> tuple[tuple[str, ...], ...]:
 def table_of(config: JsonlDemonstrations | ParquetDemonstrations, base: Path = Path()) -> Table:
     """The rows that the config names."""
     forms = _forms(config)
-    return Table(base / config.path, config.kind, forms, KEY, ("id",), config.count, config.on_bad_row == "skip")
+    skip = config.on_bad_row == "skip"
+    # an id may be the prompt's, which several responses answer
+    return Table(base / config.path, config.kind, forms, KEY, ("id",), config.count, skip, unique="")
 
 
 def _asked(row: Row, config: _Config) -> Text:

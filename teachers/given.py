@@ -9,7 +9,7 @@ import numpy as np
 from policies.bad_input import shown
 from policies.tokens import Tokenizer
 from policies.trajectory import FinishReason, Float32, Origin, Preference, Producer, ScoreEntry, Trajectory
-from teachers.conversations import Written
+from teachers.conversations import Written, plain
 from teachers.rows import Row
 
 
@@ -78,9 +78,9 @@ def fitting(written: Written, context: int) -> Written:
 
 
 def row_name(row: Row, name: str) -> str:
-    """The row's own id, or the data set's name and the row's number."""
+    """The row's own id, or the data set's name and the row's number. ValueError where the id cannot be stored."""
     own = row.values.get("id")
-    return f"{name}-{row.ordinal}" if own is None else str(own)
+    return f"{name}-{row.ordinal}" if own is None else plain(str(own), "id")
 
 
 def stem(path: str) -> str:

@@ -47,8 +47,8 @@ def load(config: Labels, reading: Reading) -> LabelSet:
     name, forms = stem(config.path), _forms(config)
 
     def make(row: Row) -> Trajectory | str:
-        names = Names(f"{name}-{row.ordinal}", row_name(row, name), name)
         try:
+            names = Names(f"{name}-{row.ordinal}", row_name(row, name), name)
             steps = form_of(row, forms) == forms[1]
             return _steps(row, config, reading, names) if steps else _unary(row, config, reading, names)
         except ValueError as error:

@@ -66,6 +66,8 @@ class Table:
     """First so many rows; all by default."""
     skip: bool = False
     """Whether bad rows are counted and passed over, in place of refusing the whole."""
+    unique: str = "id"
+    """Column whose values may not repeat; empty for none."""
 
     @property
     def columns(self) -> tuple[str, ...]:

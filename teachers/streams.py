@@ -152,7 +152,7 @@ class Stream(Generic[T_co]):
 def stream(table: Table, make: Make[T], tag: Callable[[Row, T], int] | None = None) -> tuple[Stream[T], Report]:
     """Check every row of the table in one pass; `tag` gives a number to keep in memory for each good record.
 
-    Rows whose `id` stood before are bad. Raises `BadInput` with the first faults and the count of the others.
+    Rows whose id stood before are bad. Raises `BadInput` with the first faults and the count of the others.
     """
     tally, index = Tally(table), _Index(table)
     for path, line in passed(table):
@@ -174,7 +174,7 @@ class _Index:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._paths: list[Path] = []
-        self._files: list[IO[bytes]] = []
+        self._stamps: list[tuple[int, int]] = []
         self._spool: IO[bytes] | None = None
         self.columns = {name: array(code) for name, code in _CODES.items()}
         self._ids = array("q")
@@ -186,12 +186,12 @@ class _Index:
         """Remember a good row."""
         if not self._paths or self._paths[-1] != path:
             self._paths.append(path)
-            self._files.append(path.open("rb"))
+            self._stamps.append(_stamp(path))
         offset, size = self._spooled(row) if self._is_spooled(path) else (line.offset, line.size)
         values = (len(self._paths) - 1, line.number, offset, size, row.ordinal, tag)
         for column, value in zip(self.columns.values(), values, strict=True):
             column.append(value)
-        self._ids.append(_digest(row.values.get("id")))
+        self._ids.append(_digest(row.values.get(self._table.unique)))
 
     def _is_spooled(self, path: Path) -> bool:
         return self._table.kind == "parquet" or path.suffix == ".gz"
@@ -217,8 +217,12 @@ class _Index:
         if self._spool is not None and self._is_spooled(self._paths[file]):
             self._spool.flush()
             return Row(place, pickle.loads(os.pread(self._spool.fileno(), size, offset)), ordinal)
-        raw = os.pread(self._files[file].fileno(), size, offset)
-        return parse(raw, place, ordinal, self._table.forms, line == 1)
+        path = self._paths[file]
+        if not path.is_file() or _stamp(path) != self._stamps[file]:
+            return Bad(place, "the file is another one by now")
+        with path.open("rb") as source:  # opened each time: a data set may have more shards than a process may open
+            source.seek(offset)
+            return parse(source.read(size), place, ordinal, self._table.forms, line == 1)
 
     def drop_repeated(self) -> list[Bad]:
         """Take out the rows whose id an earlier row has, and tell them; beyond the first ones, only their number."""
@@ -237,6 +241,12 @@ class _Index:
         if len(repeated):
             self.columns = {k: array(_CODES[k], np.asarray(v)[keep].tolist()) for k, v in self.columns.items()}
         return found + [Bad("", "")] * (len(repeated) - len(found))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change: what tells that a file is still the one that was checked."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _digest(name: object) -> int:

@@ -13,6 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.config import JsonlPrompts
+from orchestrator.prompts import Loaded, at_step
+from orchestrator.prompts import read as read_prompts
+from policies.arrow import to_table
 from policies.bad_input import BadInput
 from policies.config import TinyModel
 from policies.model_folder import materialise
@@ -185,13 +189,36 @@ def test_a_line_of_ten_megabytes_is_a_row_and_a_longer_than_the_longest_is_told(
     assert "a line longer than 64 MiB" in report.bad[0][1] and (report.read, report.lost) == (2, 1)
 
 
-def test_a_file_that_changes_under_a_run_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["overwritten", "longer", "gone"])
+def test_a_file_that_changes_under_a_run_is_noticed(tmp_path: Path, change: str) -> None:
     path = write(tmp_path / "data.jsonl", *map(record, range(400)))
     found, _ = stream(table(path), lambda row: [text_of(row)])
     assert found[0] == ["#1"]
-    path.write_bytes(b"x" * path.stat().st_size)
+    raw = path.read_bytes()
+    match change:
+        case "overwritten":
+            path.write_bytes(raw.replace(b"#", b"$"))
+        case "longer":
+            path.write_bytes(raw + raw)
+        case _:
+            path.unlink()
     with pytest.raises(BadInput, match=r"data\.jsonl:300: changed since the run read it"):
         found[299]
+
+
+def test_more_shards_than_a_process_may_open(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path;"
+        "from teachers.rows import Table; from teachers.streams import stream;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40));"
+        "found, _ = stream(Table(Path(sys.argv[1]), 'jsonl', (('prompt', 'response'),), 'k'), lambda row: [row.place]);"
+        "print(len(list(found)))"
+    )
+    for shard in range(60):
+        write(tmp_path / f"{shard:03}.jsonl", record(shard))
+    child = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(child, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["60"]
 
 
 def test_parquet_values_that_python_cannot_hold_are_bad_rows(tmp_path: Path) -> None:
@@ -204,8 +231,15 @@ def test_parquet_values_that_python_cannot_hold_are_bad_rows(tmp_path: Path) -> 
 
 # ---------------------------------------------------------------- anything at all
 
+SURROGATE = "\ud800"
 SCRAPS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from(["user", "1+1="]),
+    st.just(SURROGATE)
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(["user", "1+1="]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "tool_calls"]), inner, max_size=3)
@@ -221,6 +255,20 @@ LINES = st.lists(RECORDS.map(lambda one: json.dumps(one).encode()) | st.binary(m
     lambda one: json.dumps(one).encode()), min_size=1, max_size=5)  # fmt: skip
 
 
+class _Prompts:
+    """Prompts behind the face of the other sets."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.report, self.prompts = loaded.report, loaded.prompts
+        pa.array([text for one in self.prompts for text in (one.id, one.text, one.family, one.reference)], pa.string())
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def at_step(self, step: int, count: int, seed: int) -> list[object]:
+        return list(at_step(self.prompts, step, count, seed))
+
+
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LINES)
 def test_whatever_stands_in_a_file_each_row_is_read_or_told(
@@ -229,6 +277,8 @@ def test_whatever_stands_in_a_file_each_row_is_read_or_told(
     path = write(tmp_path / "fuzz.jsonl", *lines)
     reading = Reading(tokenizer, tmp_path, 64)
     loaders = (
+        lambda: _Prompts(read_prompts(JsonlPrompts(path="fuzz.jsonl", reference=None, on_bad_row="skip"), tokenizer,
+                                      base=tmp_path, context=64, max_tokens=8, key="prompts.train")),
         lambda: preferences.load(Preferences(kind="jsonl", path="fuzz.jsonl", on_bad_row="skip"), reading),
         lambda: labels.load(Labels(kind="jsonl", path="fuzz.jsonl", on_bad_row="skip"), reading),
         lambda: load_demonstrations(JsonlDemonstrations(path="fuzz.jsonl", on_bad_row="skip"), (), tokenizer,
@@ -245,7 +295,9 @@ def test_whatever_stands_in_a_file_each_row_is_read_or_told(
             assert found.report is not None and (found.report.read, found.report.kept) == (filled, len(found))
             assert all(place.startswith(f"{path}:") and reason for place, reason in found.report.bad)
             assert len(found.report.bad) == found.report.lost
-            assert len(found.at_step(0, 1, seed=0)) == 1
+            (one,) = found.at_step(0, 1, seed=0)
+            if not isinstance(found, _Prompts):
+                assert to_table(one if isinstance(one, tuple) else (one,)).num_rows  # the ledger can hold it
 
 
 # ---------------------------------------------------------------- memory

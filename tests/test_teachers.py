@@ -209,9 +209,9 @@ def jsonl(folder: Path, *records: object) -> JsonlDemonstrations:
 def test_files_give_responses_by_prompt(tmp_path, tokenizer):
     prompts = prompts_of(tokenizer, "1+1=", "2+2=")
     records = [
-        {"prompt": "2+2=", "response": "#4"},
-        {"prompt": "1+1=", "response": "#2"},
-        {"prompt": "2+2=", "response": "so #4"},
+        {"prompt": "2+2=", "response": "#4", "id": "two"},
+        {"prompt": "1+1=", "response": "#2", "id": "one"},
+        {"prompt": "2+2=", "response": "so #4", "id": "two"},
     ]
     pq.write_table(pa.Table.from_pylist(records), tmp_path / "demos.parquet")
     for config in (jsonl(tmp_path, *records), ParquetDemonstrations(path="demos.parquet")):
