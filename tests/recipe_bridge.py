@@ -19,6 +19,7 @@ from policies.batch import TrajectoryBatch
 from policies.config import Strand
 from policies.credit import Views, assign, over_step
 from policies.objective import evaluate
+from policies.reduce import Normalisers
 from policies.trajectory import FinishReason, Origin, Producer, Sampling, ScoreEntry, Trajectory
 from tests.parity_case import Case, Floats
 
@@ -173,7 +174,7 @@ def found(
 
 
 def apply(
-    name: str,
+    name: str | Sequence[Strand],
     case: Case,
     strand_B: Sequence[int] | None = None,
     *,
@@ -181,22 +182,23 @@ def apply(
     values_BT: Floats | None = None,
     coefficients: Mapping[str, float] | None = None,
     columns: Mapping[str, Any] | None = None,
+    normalisers: Normalisers | None = None,
     **parameters: Any,
 ) -> Found:
-    """The recipe `name` with `parameters` on the case: its credit from the rewards, then its objective.
+    """The recipe `name` (or strands) with `parameters` on the case: its credit from the rewards, then its objective.
 
     `strand_B` says which strand reads each row (all the first one by default); `rows` replace the records that the
     credit reads; `columns` add to or replace those of the batch.
     """
-    recipe = recipes.load(name, **parameters)
+    strands = recipes.load(name, **parameters).strands if isinstance(name, str) else tuple(name)
     strand_B = [0] * len(case.mask_BT) if strand_B is None else list(strand_B)
     records = [trajectory(case, i) for i in range(len(strand_B))] if rows is None else list(rows)
     views_B = [views(case, i, values_BT) for i in range(len(records))]
     width = case.mask_BT.shape[1]
-    given, trains_B = credited(recipe.strands, records, strand_B, views_B, width)
+    given, trains_B = credited(strands, records, strand_B, views_B, width)
     columns = {"mask_BT": case.mask_BT & trains_B[:, None], **(columns or {})}
     batch = batch_of(case, strand_B, given, **columns)
-    return found(recipe, batch, case.logits_BTV, coefficients=coefficients)
+    return found(strands, batch, case.logits_BTV, coefficients=coefficients, normalisers=normalisers)
 
 
 def own(case: Case) -> Case:

@@ -171,6 +171,16 @@ def test_g_is_the_closed_form(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_rloos_g_is_the_whole_responses_ratio_on_each_token(seed: int) -> None:
+    case = drawn(seed)
+    a_B = given(case, trl.rloo_advantages(by_sampler(case), beta=0.05)).advantages_B
+    ratio_B = np.exp(((case.logps_BT - case.old_BT) * case.mask_BT).sum(1))
+    inside_B = np.where(a_B > 0, ratio_B <= 1.2, ratio_B >= 0.8)
+    assert inside_B.any() and not inside_B.all()
+    has_g(apply("rloo", case), (a_B * ratio_B * inside_B)[:, None] * closed.share(case, "sequence_sum"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_papers_agree_where_they_are_another_source(seed: int) -> None:
     case = drawn(seed)
     credit = by_group(case)
