@@ -1,11 +1,18 @@
 """The objective's losses and gradients beside TRL's own code, on two cases in float64, to 1e-6."""
 
+import itertools
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+import torch
 
 from policies.config import Clip, Div, Identity, Point, Set, SoftGate, Term
+from policies.objective import evaluate_logps
+from policies.slots import PolicyView
 from tests import trl_oracles as trl
+from tests.paper_process import halves, step_bce
+from tests.paper_reward import value_loss
 from tests.parity_batch import (
     CHOSEN,
     CLIP,
@@ -20,9 +27,9 @@ from tests.parity_batch import (
     term,
     weight,
 )
-from tests.parity_case import Case, random_case
+from tests.parity_case import Case, Floats, random_case, slope
 
-CASES = [random_case(seed) for seed in (1, 2)]
+CASES = [random_case(seed, rows=10, group=5) for seed in (1, 2)]
 WIDE = 12
 """All tokens but one: with the bucket for the last, the whole vocabulary."""
 
@@ -164,3 +171,58 @@ def test_parity_fails_where_a_number_is_off() -> None:
     assert not agrees(found, trl.dpo(case, beta=B).gradient_BTV)
     _, found, _ = gradient(strand(term(CLIP)), case, batch(case))
     assert not agrees(found, trl.grpo(case, high=0.28).gradient_BTV)
+
+
+def test_every_oracle_says_something_of_its_own() -> None:
+    """Two links that happen to agree on a case would hide one taken for the other."""
+    for case in CASES:
+        for table in (PAIRS, POLICY):
+            found = {name: run(case).gradient_BTV for name, (_, run) in table.items()}
+            alike = [
+                (a, b)
+                for a, b in itertools.combinations(found, 2)
+                if np.abs(found[a] - found[b]).max() < 1e-5 * np.abs(found[a]).max()
+            ]
+            assert alike == []
+
+
+# ---------------------------------------------------------------- scalar heads
+
+
+def head(case: Case, scores_BT: Floats, kernel: Set, **columns: torch.Tensor) -> tuple[float, Floats]:
+    """The loss of a scalar head's outputs, and its gradient by them."""
+    live = torch.tensor(scores_BT, requires_grad=True)
+    found = evaluate_logps(strand(term(kernel)), batch(case, **columns), PolicyView(logps_BT=live, scalar=True))
+    return float(found.loss.detach()), torch.autograd.grad(found.loss, [live])[0].numpy()
+
+
+def test_reward_models_are_trls() -> None:
+    for case in CASES:
+        scores = np.random.default_rng(0).normal(size=case.mask_BT.shape)
+        last, rows = case.mask_BT.sum(1) - 1, np.arange(len(case.mask_BT))
+        margins = np.abs(case.advantages_B[: len(rows) // 2])
+        for given in (None, margins):
+            kernel = Set(score="head", beta=1.0, reference=False, row_margin=given is not None)
+            loss, found = head(case, scores, kernel, margin_B=torch.tensor(np.tile(margins, 2)))
+            want_loss, want = trl.reward(scores[rows, last], given)
+            assert loss == pytest.approx(want_loss)
+            assert found[rows, last] == pytest.approx(want)
+            assert np.abs(found).sum() == pytest.approx(np.abs(want).sum())
+
+
+def test_critics_and_step_labels_are_the_papers() -> None:
+    case = CASES[0]
+    scores, old, returns = np.random.default_rng(0).normal(size=(3, *case.mask_BT.shape))
+    columns = {"targets_BT": torch.tensor(returns), "old_values_BT": torch.tensor(old)}
+    for clip in (None, 0.5):
+        kernel = Set(link="value", score="head", unit="token", clip=clip)
+        loss, found = head(case, scores, kernel, **columns)
+        want = slope(lambda x, clip=clip: value_loss(case, x, old, returns, clip=clip), scores, case.mask_BT)
+        assert loss == pytest.approx(value_loss(case, scores, old, returns, clip=clip))
+        assert agrees(found, want)
+    labels = np.where(halves(case) == 0, (returns > 0).astype(np.float64), np.nan)
+    loss, found = head(
+        case, scores, Set(link="bce", score="head", unit="token", beta=1.0), targets_BT=torch.tensor(labels)
+    )
+    assert loss == pytest.approx(step_bce(case, scores, labels))
+    assert agrees(found, slope(lambda x: step_bce(case, x, labels), scores, case.mask_BT))
