@@ -20,6 +20,7 @@ from policies.config import (
     Saturate,
     SoftGate,
     TeacherGap,
+    TokenWeight,
     TurnCredit,
 )
 from tests.compositions import (
@@ -43,6 +44,11 @@ from tests.compositions import (
 )
 
 MEAN = Reduce(kind="sequence")
+
+
+def weights_of(*kinds):
+    return tuple(TokenWeight(kind=kind) for kind in kinds)
+
 
 # ---------------------------------------------------------------- V1
 
@@ -116,6 +122,13 @@ def test_a_fresh_or_corrected_ratio_leaves_nothing_out():
     assert not [one for one in findings(recipe(strand())) if one.rule == "V1"]
     corrected = strand(weights=weight("truncated_importance"))
     assert not [one for one in findings(recipe(corrected), max_staleness=3) if one.rule == "V1"]
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.7}, {"top_p": 0.9}, {"top_k": 5}])
+def test_what_is_sampled_is_what_is_trained(sampling):
+    assert ("warning", "V1", "") in keys(recipe(strand()), sampling=sampling)
+    assert ("warning", "V1", "") not in keys(recipe(strand()), sampling={"top_p": 1.0, "temperature": 1.0})
+    assert ("warning", "V1", "") not in keys(recipe(given(kernel=PLAIN)), sampling=sampling)
 
 
 def test_a_clip_that_never_acts_is_plain_likelihood():
@@ -223,6 +236,12 @@ def test_a_responses_ratio_is_averaged_over_responses(level):
     assert ("error", "V6", "s.t") not in keys(recipe(strand(kernel=Point(level=level), reduce=MEAN)))
 
 
+def test_a_parts_ratio_says_what_its_mean_is_over():
+    parts = {"credit": PartCredit(kl=0), "kernel": Point(level="part")}
+    assert ("declared", "V6", "s.t") in keys(recipe(strand(**parts)))
+    assert ("declared", "V6", "s.t") not in keys(recipe(strand(**parts, reduce=MEAN)))
+
+
 def test_a_soft_gate_is_averaged_over_responses():
     gated = Point(shape=SoftGate())
     assert ("error", "V6", "s.t") in keys(recipe(strand(kernel=gated)))
@@ -246,16 +265,17 @@ def test_constant_normalisers_say_whether_the_number_of_responses_is_included():
         ((BEHAVIOR, "masked_importance"), (OLD, "masked_importance")),
         ((BEHAVIOR, "tapered"), (PLAIN, "tapered")),
         ((OLD, "tapered"), (PLAIN, "tapered")),
+        ((PLAIN, "tapered", "truncated_importance"), (PLAIN, "tapered", "probability")),
         ((OLD, "clipped_ratio"), (PLAIN, "clipped_ratio")),
         ((BEHAVIOR, "clipped_ratio"), (PLAIN, "clipped_ratio")),
         ((div("rk3", "reference"), "truncated_importance"), (div("k2", "reference"), "truncated_importance")),
     ],
 )
 def test_no_factor_counts_twice(refused, left):
-    text, fix = told(recipe(strand(kernel=refused[0], weights=weight(refused[1]))), "V10", "s.t")
+    text, fix = told(recipe(strand(kernel=refused[0], weights=weights_of(*refused[1:]))), "V10", "s.t")
     assert refused[1] in text
     assert "drop the weight" in fix
-    assert ("error", "V10", "s.t") not in keys(recipe(strand(kernel=left[0], weights=weight(left[1]))))
+    assert ("error", "V10", "s.t") not in keys(recipe(strand(kernel=left[0], weights=weights_of(*left[1:]))))
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,7 @@ def test_heads_fit_kernels():
 LOOK = {"behavior": HINTED, "context_shift": "keep"}
 CRITERIA = {"behavior": "{{ prompt }} {{ criteria }}", "context_shift": "keep"}
 ROLLOUTS, GIVEN = strand("r", credit=SCOPED), strand("d", "demonstration", credit=IMITATE, kernel=PLAIN)
+PREFIXED = given(name="d", kernel=PLAIN, source={"prefix": True})
 DRAWN = strand("d", "demonstration", 0, credit=IMITATE, kernel=PLAIN, source={"per_step": 8})
 
 
@@ -271,7 +272,14 @@ DRAWN = strand("d", "demonstration", 0, credit=IMITATE, kernel=PLAIN, source={"p
         (Gate(strand="r", otherwise="d"), (ROLLOUTS, DRAWN), "on prompts of its own"),
         (Buffer(watch="d", strand="r"), (ROLLOUTS, GIVEN), "is no attempt"),
         (Buffer(watch="r", strand="d"), (ROLLOUTS, DRAWN), "on prompts of its own"),
+        (Gate(strand="p", otherwise="r"), (ROLLOUTS, strand("p", count=0, source={"per_step": 8})), "own"),
         (ZeroVariance(action="drop"), (GIVEN,), "no strand of a group has any"),
+        (Ladder(strand="d"), (ROLLOUTS, GIVEN), "is no attempt"),
+        (
+            Prefix(strand="d", schedule="bisect"),
+            (given(name="d", kernel=PLAIN, source={"prefix": True}),),
+            "is no attempt",
+        ),
         (Ladder(strand="r"), (ROLLOUTS,), "does not show it"),
         (Prefix(strand="r"), (ROLLOUTS,), "starts from nothing"),
         (Scaffold(strand="r"), (ROLLOUTS,), "does not read them"),

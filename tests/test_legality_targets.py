@@ -7,7 +7,7 @@ import pytest
 from orchestrator.legality import Surroundings
 from orchestrator.legality.divergences import fingerprint
 from orchestrator.recipes.schema import Refresh
-from policies.config import (
+from policies.config import GroupCredit, (
     TeacherGap,
     TinyModel,
 )
@@ -68,6 +68,20 @@ def test_a_gap_to_oneself_is_refused_and_one_under_other_eyes_is_not():
     assert "stays 0" in told(recipe(strand(credit=TeacherGap()), **SELF), "V2", "s")[0]
     assert ("error", "V2", "s") not in keys(recipe(strand(credit=TeacherGap(), source=PRIVILEGED), **SELF))
     assert ("error", "V2", "s") not in keys(recipe(strand(credit=TeacherGap(outcome=1.0)), **SELF))
+
+
+def test_a_penalty_against_oneself_is_refused():
+    def penalised(refresh):
+        return keys(recipe(strand(credit=GroupCredit(kl=0.1)), refresh=refresh))
+
+    assert ("error", "V2", "s") in penalised(LIVE)
+    assert ("error", "V2", "s") not in penalised(Refresh(kind="fixed"))
+    assert ("error", "V2", "s") not in penalised(Refresh(kind="average"))
+
+
+def test_a_teacher_that_began_as_the_policy_is_declared_an_anchor():
+    assert ("declared", "V2", "s.t") in keys(recipe(REWARDED, strand(kernel=div()), **SELF))
+    assert ("declared", "V2", "s.t") not in keys(recipe(REWARDED, strand(kernel=div()), teacher="t"))
 
 
 def test_a_kept_context_is_the_one_that_the_loss_sees():
