@@ -86,7 +86,7 @@ def _scores(logps_TV: torch.Tensor, tokens: Int32, top_k: int) -> TokenScores:
     logps_T = logps_TV.gather(1, chosen_T1)[:, 0].cpu().numpy()
     if not top_k:
         return TokenScores(logps_T)
-    best = logps_TV.topk(top_k, -1)
+    best = logps_TV.topk(min(top_k, logps_TV.shape[-1]), -1)
     return TokenScores(logps_T, best.indices.cpu().numpy().astype(np.int32), best.values.cpu().numpy())
 
 
