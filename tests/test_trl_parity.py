@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,6 +149,18 @@ def test_kto_is_trls() -> None:
         want = trl.kto(case, desirable=1.2, undesirable=0.7)
         assert agrees(found, want.gradient_BTV)
         assert loss == pytest.approx(want.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_aot_sorts_policy_and_reference_apart(smoothing: float) -> None:
+    """A reference that ranks the pairs otherwise than the policy does: sorted, they are not the pairs of DPO."""
+    for drawn in CASES:
+        case = replace(drawn, reference_logits_BTV=drawn.reference_logits_BTV[::-1].copy())
+        loss, found, _ = gradient(strand(term(Set(beta=B, link="aot", smoothing=smoothing))), case, batch(case))
+        want = trl.dpo(case, "aot", beta=B, smoothing=smoothing)
+        assert loss == pytest.approx(want.loss)
+        assert agrees(found, want.gradient_BTV)
+        assert not agrees(trl.dpo(case, beta=B).gradient_BTV, trl.dpo(case, "aot", beta=B).gradient_BTV, 1e-2)
 
 
 def test_the_alpha_divergence_is_trls_as_far_as_its_float32_goes() -> None:
