@@ -7,7 +7,8 @@ import pytest
 from orchestrator.legality import Surroundings
 from orchestrator.legality.divergences import fingerprint
 from orchestrator.recipes.schema import Refresh
-from policies.config import GroupCredit, (
+from policies.config import (
+    GroupCredit,
     TeacherGap,
     TinyModel,
 )
