@@ -47,12 +47,18 @@ def critique_grpo(case: Case, c: Floats, *, gamma: float = 0.1, reduce: str = "l
     return luffy(case, c, gamma=gamma, reduce=reduce)
 
 
-def hpt(case: Case, c: Floats, *, gate: int = 0, coefficient: float = 1.0, reduce: str = "length") -> float:
+def hpt(
+    case: Case, c: Floats, *, gate: int = 0, coefficient: float = 1.0, reduce: str = "length", imitated: str = "length"
+) -> float:
     """9.2 (arXiv 2509.04419): per group, SFT on its demonstration where at most `gate` rollouts are right, else
-    -A exp(c - old) on its rollouts, A = R - mean of these; each part over its own rows."""
+    -A exp(c - old) on its rollouts, A = R - mean of these; each part over its own rows.
+
+    `imitated` reduces the SFT part: the code's is the mean over its tokens, beside a sum over a length.
+    """
     a = centred(case, own_rows(case))
     imitate, explore = hpt_routes(case, gate)
-    return coefficient * sft(case, c, reduce=reduce, rows=imitate) + unclipped(case, c, a, reduce=reduce, rows=explore)
+    imitation = sft(case, c, reduce=imitated, rows=imitate)
+    return coefficient * imitation + unclipped(case, c, a, reduce=reduce, rows=explore)
 
 
 def hpt_routes(case: Case, gate: int = 0) -> tuple[list[int], list[int]]:
@@ -74,14 +80,17 @@ def srft(
     *,
     sft_weight: float = 0.5,
     self_weight: float = 0.1,
+    sign: float = -1.0,
     level: str = "token",
+    together: bool = False,
     reduce: str = "sequence",
     eps: float = 1e-4,
 ) -> float:
     """9.3 (arXiv 2506.19767): demonstrations -.5 sg(e^-H) c - A p; rollouts -.1 sg(e^H) c where R > 0, + c elsewhere.
 
     A: z-score over rollouts and demonstration. `level="row"` reads a row's mean entropy (UPT's port). Each of the four
-    parts is over its own rows.
+    parts is over its own rows; `together` takes right and wrong rollouts over all rollouts, as one expectation of
+    R log p and as UPT's port. `sign` 1 is the authors' code as it is told of: imitation by e^H.
     """
     a = centred(case, eps=eps)
     right = [i for i in on_rows(case) if case.rewards_B[i] > 0]
@@ -92,10 +101,15 @@ def srft(
             float(case.entropy_BT[i, t]) if level == "token" else mean([case.entropy_BT[i, s] for s in slots(case, i)])
         )
 
-    total = reduced(case, lambda i, t: -sft_weight * math.exp(-h(i, t)) * c[i, t], reduce, off_rows(case))
+    total = reduced(case, lambda i, t: -sft_weight * math.exp(sign * h(i, t)) * c[i, t], reduce, off_rows(case))
     total += reduced(case, lambda i, t: -a[i] * math.exp(c[i, t]), reduce, off_rows(case))
-    total += reduced(case, lambda i, t: -self_weight * math.exp(h(i, t)) * c[i, t], reduce, right)
-    return total + reduced(case, lambda i, t: c[i, t], reduce, wrong)
+
+    def own(i: int, t: int) -> float:
+        return (-self_weight * math.exp(h(i, t)) if i in right else 1.0) * c[i, t]
+
+    if together:
+        return total + reduced(case, own, reduce, on_rows(case))
+    return total + reduced(case, own, reduce, right) + reduced(case, own, reduce, wrong)
 
 
 def chord(
@@ -199,12 +213,13 @@ def guided(
     beta: float = 0.0,
     own: bool = False,
     reduce: str = "sequence",
+    imitated: str = "sequence",
     eps: float = 1e-4,
 ) -> float:
     """10 (SAGE, Scaf-GRPO, RuscaRL, TemplateRL, ExPO): GRPO on every row, hinted or not, + beta k3; + nll x NLL of the
-    hinted rows, over these (ExPO's GRPO form). `own`: the hinted rows only imitate and are in no group."""
+    hinted rows, over these by `imitated` (ExPO on GRPO). `own`: the hinted rows only imitate and are in no group."""
     rows = on_rows(case) if own else everybody(case)
     a = centred(case, own_rows(case), eps) if own else centred(case, eps=eps)
     total = ppo(case, c, a, low=low, high=high, reduce=reduce, rows=rows)
     total += beta * reduced(case, lambda i, t: k3(c[i, t], case.reference_BT[i, t]), reduce, rows)
-    return total + nll * sft(case, c, reduce=reduce, rows=off_rows(case))
+    return total + nll * sft(case, c, reduce=imitated, rows=off_rows(case))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -157,12 +158,13 @@ def score(
     """7.4: -A c, + beta x KL(policy || ref): on the first turn in stage 1 (beta .1), on both in stage 2 (.01).
 
     `form`: k2 (its gradient is the reverse KL's on the policy's samples) or k3. The KL is over the tokens it reads.
+    `sequence_sum` is the formula: an expectation over responses of r log p(y), and of the log-ratio of whole turns.
     """
     weight = {1: 0.1, 2: 0.01}[stage] if beta is None else beta
     gain = reduced(case, lambda i, t: -advantages_BT[i, t] * c[i, t], reduce)
-    read = [(i, t) for i in everybody(case) for t in slots(case, i) if stage == 2 or turns_BT[i, t] == 0]
-    gaps = [(c[i, t], case.reference_BT[i, t]) for i, t in read]
-    penalty = sum((x - y) ** 2 / 2 if form == "k2" else k3(x, y) for x, y in gaps) / len(gaps)
+    read = replace(case, mask_BT=case.mask_BT & ((turns_BT == 0) | (stage == 2)))
+    measure = k3 if form == "k3" else lambda x, y: (x - y) ** 2 / 2
+    penalty = reduced(read, lambda i, t: measure(c[i, t], case.reference_BT[i, t]), reduce)
     return gain + weight * penalty
 
 

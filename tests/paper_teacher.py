@@ -166,18 +166,28 @@ def multi_teacher_opd(
 
 
 def exopd(
-    case: Case, c: Floats, *, extrapolation: float = 1.25, sampler: str = "behavior", reduce: str = "token"
+    case: Case,
+    c: Floats,
+    *,
+    extrapolation: float = 1.25,
+    sampler: str = "behavior",
+    gap: str = "",
+    cap: float | None = None,
+    reduce: str = "token",
 ) -> float:
     """8.8 (arXiv 2602.12125): A = extrapolation (teacher - base) - (sampler - base), base the reference; -r A.
 
-    `sampler`: the policy whose log-probabilities both the ratio and A read, `behavior` or `old` (the paper).
+    `sampler`: the policy whose log-probabilities both the ratio and A read, `behavior` or `old` (the paper); `gap` is
+    another one for A alone. `cap` truncates the weight exp(old - behavior) of each token (the paper's 5).
     """
-    below = case.behavior_BT if sampler == "behavior" else case.old_BT
+    views = {"behavior": case.behavior_BT, "old": case.old_BT}
+    below, sampled = views[sampler], views[gap or sampler]
 
     def loss(i: int, t: int) -> float:
         base = case.reference_BT[i, t]
-        a = extrapolation * (case.teacher_BT[i, t] - base) - (below[i, t] - base)
-        return -math.exp(c[i, t] - below[i, t]) * a
+        a = extrapolation * (case.teacher_BT[i, t] - base) - (sampled[i, t] - base)
+        weight = 1.0 if cap is None else min(math.exp(case.old_BT[i, t] - case.behavior_BT[i, t]), cap)
+        return -weight * math.exp(c[i, t] - below[i, t]) * a
 
     return reduced(case, loss, reduce)
 
