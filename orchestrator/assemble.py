@@ -7,7 +7,7 @@ import numpy as np
 
 from orchestrator.marks import baseline_rows, parts, targets, unit
 from orchestrator.records import Dropped, Group, Member
-from orchestrator.views import Models, Seen, look, wants
+from orchestrator.views import Models, Seen, look
 from policies.config import GroupCredit, Strand
 from policies.credit import Assigned, Views, assign, needs_views, over_step
 from policies.example import Example
@@ -23,18 +23,6 @@ class Assembled:
     dropped: tuple[Dropped, ...]
     aside: tuple[Example, ...] = ()
     """Of strands without terms: the policy does not train on them, co-learners may."""
-
-
-def wants_reference(strand: Strand) -> bool:
-    """Whether the strand reads the frozen reference; a preparation that ranks reads it too."""
-    ranks = strand.source.prepare is not None and strand.source.prepare.rank != "none"
-    return ranks or strand.source.producer == "reference" or wants(strand, "reference")
-
-
-def wants_teacher(strand: Strand) -> bool:
-    """Whether the strand's credit or a term of it reads a teacher, or a teacher writes for it."""
-    writes = strand.source.prepare is not None and strand.source.prepare.writer == "teacher"
-    return writes or strand.source.producer == "teacher" or wants(strand, "teacher")
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """The loop over fakes at its ports: staleness, order, what is remembered, and how failures end a stage."""
 
 import asyncio
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,8 @@ class World:
     ledger: FakeLedger = field(default_factory=FakeLedger)
     book: Book = field(default_factory=Book)
     seen: list[int] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+    """The run's state after each step, as a checkpoint holds it."""
 
     def stage(self) -> StageRun:
         recipe = load(self.recipe, **self.parameters)
@@ -72,6 +75,7 @@ class World:
 
     async def after(self, stage: StageRun, state: RunState) -> None:
         self.seen.append(state.step)
+        self.states.append(json.dumps(asdict(state)))
 
     def ports(self) -> Ports:
         by_id = {one.id: one for one in PROMPTS}
@@ -193,3 +197,16 @@ def test_a_stage_goes_on_from_where_its_state_stands() -> None:
     assert [[one.trajectory.id for one in step] for step in first.learner.steps] == ids
     seeds = [[one.trajectory.seed for one in step] for step in whole.learner.steps[2:]]
     assert [[one.trajectory.seed for one in step] for step in first.learner.steps] == seeds
+
+
+def test_a_resumed_stage_plans_by_the_states_and_facts_of_its_checkpoint() -> None:
+    small: dict[str, Any] = {"rollouts": 2, "size": 3}
+    whole = World(recipe="relift", steps=6, parameters=small, scorer=FakeScorer(passes=()))
+    whole.run()
+    rests = [row["plan"]["rest"] for row in whole.ledger.decisions]
+    assert ["rollouts"] in rests and ["demonstrations"] in rests, "the buffer fills and empties"
+    for done in range(1, 6):
+        again = World(recipe="relift", steps=6, parameters=small, scorer=FakeScorer(passes=()))
+        again.run(RunState(**json.loads(whole.states[done - 1])))
+        ids = [[one.trajectory.id for one in step] for step in again.learner.steps]
+        assert ids == [[one.trajectory.id for one in step] for step in whole.learner.steps[done:]]
