@@ -214,12 +214,14 @@ def guided(
     own: bool = False,
     reduce: str = "sequence",
     imitated: str = "sequence",
+    advantages: Floats | None = None,
     eps: float = 1e-4,
 ) -> float:
     """10 (SAGE, Scaf-GRPO, RuscaRL, TemplateRL, ExPO): GRPO on every row, hinted or not, + beta k3; + nll x NLL of the
     hinted rows, over these by `imitated` (ExPO on GRPO). `own`: the hinted rows only imitate and are in no group."""
     rows = on_rows(case) if own else everybody(case)
-    a = centred(case, own_rows(case), eps) if own else centred(case, eps=eps)
+    compared = centred(case, own_rows(case), eps) if own else centred(case, eps=eps)
+    a = compared if advantages is None else advantages
     total = ppo(case, c, a, low=low, high=high, reduce=reduce, rows=rows)
     total += beta * reduced(case, lambda i, t: k3(c[i, t], case.reference_BT[i, t]), reduce, rows)
     return total + nll * sft(case, c, reduce=imitated, rows=off_rows(case))
