@@ -158,6 +158,7 @@ def say_select(select: Select) -> str:
     """`best 1`, `above 0.5`, `pair by passed`."""
     said = f"above {select.threshold:g}" if select.kind == "above" else select.kind
     said += f" by {select.by}" if select.kind == "pair" and select.by != "reward" else ""
+    said += f" with {select.join}" if select.join else ""
     return said + (f" {select.keep}" if select.keep else "")
 
 

@@ -225,6 +225,18 @@ def test_selected_pairs_are_told_apart():
     assert ("error", "V13", "s") not in keys(recipe(kept_for_a_judge, learners=(only_judged,)))
 
 
+def test_a_pair_may_be_made_across_two_strands():
+    joined = strand(count=1, kernel=Set(), source={"select": {"kind": "pair", "join": "other"}})
+    assert not [one for one in findings(recipe(joined, idle("other", 1))) if one.level == "error"]
+    assert "no such strand" in told(recipe(joined), "lineage", "s")[0]
+    assert "has terms" in told(recipe(joined, strand("other")), "lineage", "s")[0]
+
+
+def test_exo_needs_a_doubt():
+    assert "smoothing" in told(recipe(pairs(link="exo")), "V13", "s.t")[1]
+    assert ("error", "V13", "s.t") not in keys(recipe(pairs(link="exo", smoothing=0.1)))
+
+
 def test_a_value_is_fitted_to_returns():
     value = critic()
     assert ("error", "V13", "critic/s.v") in keys(recipe(strand(), learners=(value,)))

@@ -58,6 +58,7 @@ def _labels(case: Case, reading: Reading, kernel: Set) -> Iterator[Verdict]:
         fix = "take producer preference, or make pairs of rollouts with select: {kind: pair}"
         yield Verdict("error", "V13", reading.where, text, fix)
 
+
 def _told_apart(case: Case, reading: Reading) -> bool:
     """Whether a reward model reads the policy's responses and somebody else's to the same prompts: its pairs."""
     owner = next((one for one in case.recipe.learners if reading.where.startswith(f"{one.name}/")), None)
