@@ -45,7 +45,7 @@ def composition(recipe: Recipe) -> str:
     """The whole recipe."""
     parts = [" + ".join(_strand(strand) for strand in recipe.strands)]
     for learner in recipe.learners:
-        own = [f"{_terms(strand)} @ {strand.name}" for strand in learner.strands]
+        own = [f"{_terms(strand)} @ {strand.name}" if strand.terms else strand.name for strand in learner.strands]
         name = learner.name if learner.name == learner.role else f"{learner.name} ({learner.role})"
         parts.append(f"{name}: {', '.join(own)}")
     parts += [said for said in (_teacher(recipe), "restart" if recipe.restart else "") if said]

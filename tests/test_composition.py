@@ -82,6 +82,15 @@ def test_what_a_composition_says(made, said):
     assert said in composition(made)
 
 
+def test_a_co_learner_that_reads_a_strand_without_a_term_of_it_names_it():
+    reward = critic("a", role="reward", name="judge")
+    beside = reward.strands[0].model_copy(update={"name": "b", "terms": ()})
+    judged = recipe(
+        strand("a"), idle("b"), learners=(reward.model_copy(update={"strands": (*reward.strands, beside)}),)
+    )
+    assert composition(judged).endswith(" ; judge (reward): set(value, beta 0.1, head, token) / token @ a, b")
+
+
 def test_a_composition_tells_recipes_apart():
     lines = {
         composition(recipe(strand(kernel=Point(denominator=one, shape=Log())))) for one in ("old", "one", "current")
