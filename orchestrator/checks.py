@@ -156,13 +156,18 @@ def trajectories(prompts: int, recipe: Recipe) -> int:
 
 
 def _teacher(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
-    if recipe.teacher is None or recipe.teacher == "self":
-        return
-    key: Keys = ("stages", index, "recipe", "teacher")
-    folder = Path(recipe.teacher)
-    if not (folder / "config.json").is_file():
-        problem = f"no model folder (got '{recipe.teacher}')"
-        yield Fault(key, problem, "give a Hugging Face folder; paths are relative to the pipeline file's folder")
+    key: Keys = ("stages", index, "recipe")
+    named = [((*key, "teacher"), recipe.teacher)] if recipe.teacher else []
+    named += [((*key, "teachers", family), where) for family, where in recipe.teachers.items()]
+    earlier = [stage.name for stage in pipeline.stages[:index]]
+    for place, where in named:
+        if where.startswith("stage:"):
+            if where.removeprefix("stage:") not in earlier:
+                fix = f"the stages before this one are {', '.join(earlier) or 'none'}"
+                yield Fault(place, f"no earlier stage (got '{where}')", fix)
+        elif where != "self" and not (Path(where) / "config.json").is_file():
+            fix = "give a Hugging Face folder; paths are relative to the pipeline file's folder"
+            yield Fault(place, f"no model folder (got '{where}')", fix)
 
 
 def _legality(pipeline: Pipeline, index: int, recipe: Recipe, files: bool) -> Iterator[Fault]:

@@ -128,7 +128,7 @@ def _parameters(choice: RecipeChoice, folder: Path | None) -> dict[str, Any]:
     recipe = recipe_of(choice)
     of_file = recipes.file(choice.kind).parameters
     filled = {
-        name: _place(str(value), folder) if of_file[name].type == "path" else value
+        name: _model_place(value, folder) if of_file[name].type in ("path", "paths") else value
         for name, value in recipe.parameters.items()
     }
     return {"kind": choice.kind, **filled}
@@ -143,6 +143,13 @@ def _absolute(node: Any, folder: Path | None) -> Any:
             return [_absolute(one, folder) for one in node]
         case _:
             return node
+
+
+def _model_place(value: Any, folder: Path | None) -> Any:
+    """A model's folder made absolute, or several; `self` and `stage:NAME` are no paths."""
+    if isinstance(value, Mapping):
+        return {name: _model_place(one, folder) for name, one in value.items()}
+    return value if value == "self" or value.startswith("stage:") else _place(value, folder)
 
 
 def _place(path: str, folder: Path | None) -> str:
