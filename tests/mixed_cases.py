@@ -80,9 +80,16 @@ def planned(
 ) -> tuple[Recipe, StepPlan]:
     """The recipe, and what its controls say of a step."""
     recipe = recipes.load(name, **parameters)
+    return recipe, plan(recipe, step, states, seed=seed, steps=steps)
+
+
+def plan(
+    recipe: Recipe, step: int, states: Sequence[State] | None = None, *, seed: int = 0, steps: int = 600
+) -> StepPlan:
+    """What a recipe's controls say of a step."""
     scope = Scope(steps, tuple(one.name for one in recipe.strands))
     before = [initial(one) for one in recipe.controls] if states is None else states
-    return recipe, plan_step(recipe.controls, before, step, {}, seed, scope)
+    return plan_step(recipe.controls, before, step, {}, seed, scope)
 
 
 def routed(recipe: Recipe, case: Case) -> tuple[tuple[State, ...], np.ndarray]:

@@ -192,17 +192,19 @@ def exopd(
     return reduced(case, loss, reduce)
 
 
-def minillm_advantages(case: Case, *, scale: float = 0.5, own: bool = True, whiten: bool = True) -> Floats:
+def minillm_advantages(
+    case: Case, *, scale: float = 0.5, own: bool = True, whiten: bool = True, teacher_BT: Floats | None = None
+) -> Floats:
     """8.3 (arXiv 2306.08543, eq. 4 and 6) [B, T]: the mean over s >= t of scale x (teacher - behavior), whitened.
 
     `own=False` starts at s = t + 1, as where the single-step part bears the token's own gap; 0 on the last token.
     """
-    out = np.zeros(case.mask_BT.shape)
+    teacher, out = case.teacher_BT if teacher_BT is None else teacher_BT, np.zeros(case.mask_BT.shape)
     for i in everybody(case):
         trained = slots(case, i)
         for t in trained:
             later = [s for s in trained if s > t or (own and s == t)]
-            gaps = [scale * (case.teacher_BT[i, s] - case.behavior_BT[i, s]) for s in later]
+            gaps = [scale * (teacher[i, s] - case.behavior_BT[i, s]) for s in later]
             out[i, t] = mean(gaps) if gaps else 0.0
     return whitened(case, out) if whiten else out
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from orchestrator import recipes
 from orchestrator.recipes import Recipe
 from policies.batch import TrajectoryBatch
-from policies.config import Strand
+from policies.config import GroupCredit, Strand
 from policies.credit import Views, assign, over_step
 from policies.objective import evaluate
 from policies.reduce import Normalisers
@@ -88,7 +88,7 @@ def credited(
     for index, strand in enumerate(strands):
         own = [i for i, of in enumerate(strand_B) if of == index]
         for group in dict.fromkeys(rows[i].group_id for i in own):
-            members = [i for i, one in enumerate(rows) if one.group_id == group]
+            members = [i for i, one in enumerate(rows) if one.group_id == group and _is_seen(strand, rows, own, i)]
             given = assign(strand.credit, [rows[i] for i in members], [views_B[i] for i in members])
             for at, i in enumerate(members):
                 if i in own:
@@ -101,6 +101,14 @@ def credited(
         for i, values in zip(own, scaled, strict=True):
             out[i] = values
     return np.stack([np.pad(one.astype(np.float64), (0, width - len(one))) for one in out]), trains_B
+
+
+def _is_seen(strand: Strand, rows: Sequence[Trajectory], own: Sequence[int], row: int) -> bool:
+    """Whether the strand's credit sees a row of its group: a comparison sees everybody, or its children alone."""
+    credit = strand.credit
+    if row in own or not isinstance(credit, GroupCredit):
+        return row in own
+    return credit.value == "own" or rows[row].parent_id in {rows[i].id for i in own}
 
 
 def advantages(
