@@ -15,7 +15,7 @@ from teachers.config import (
     ChainSolver,
     ModelDemonstrations,
 )
-from verifiers.config import RubricVerifier, TaskVerifier, Verifier
+from verifiers.config import RubricVerifier, StepsVerifier, TaskVerifier, Verifier
 
 Keys = tuple[str | int, ...]
 
@@ -100,6 +100,9 @@ def _verifier(verifier: Verifier, key: Keys, prompts: PromptSource) -> Iterator[
         case RubricVerifier():
             for index, part in enumerate(verifier.parts):
                 yield from _verifier(part, (*key, "parts", index), prompts)
+        case StepsVerifier():
+            yield from _verifier(verifier.step, (*key, "step"), prompts)
+            yield from _verifier(verifier.outcome, (*key, "outcome"), prompts)
         case TaskVerifier() if isinstance(prompts, ArithmeticPrompts):
             problem = "judges reasoning_gym tasks, but prompts.train is arithmetic (got 'reasoning_gym')"
             yield Fault((*key, "kind"), problem, "use the answer verifier, or reasoning_gym prompts")

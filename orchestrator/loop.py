@@ -80,6 +80,8 @@ class RunState:
     """Of the last probe; below 0 for none."""
     best: float = -1.0
     """The stage's best probe, the one before its first step included."""
+    trained: int = 0
+    """Steps of the stage that had anything to train on."""
 
 
 class Eyes(Protocol):
@@ -129,13 +131,18 @@ async def run_stage(stage: StageRun, ports: Ports, state: RunState) -> RunState:
     if not state.controls:
         state.controls = [initial(control) for control in stage.controls]
     if not state.stage_step:
-        state.facts = {}  # an earlier stage's are not this one's
+        state.facts, state.trained = {}, 0  # an earlier stage's are not this one's
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_produce(stage, ports, state, permits, batches), name=f"{stage.config.name} sources")
         for _ in range(state.stage_step, stage.config.steps):
             began = time.perf_counter()
             collected = await batches.get()
             await _consume(stage, ports, state, collected, began, permits)
+    if not state.trained:
+        raise ValueError(
+            f"stage {stage.config.name}: none of its {stage.config.steps} steps had anything to train on; the ledger's "
+            "events say what was dropped and why"
+        )
     return state
 
 
@@ -188,6 +195,7 @@ async def _consume(
         "seconds": time.perf_counter() - began,
         **companions.facts(beside),
     }
+    state.trained += bool(assembled.examples or assembled.aside)
     state.facts = {key: value for key, value in row.items() if isinstance(value, float)}
     state.controls = list(collected.states)
     permits.release()  # the next step is planned by this one's facts

@@ -173,10 +173,11 @@ def test_an_unknown_verdict_is_excluded_counted_and_not_a_zero() -> None:
 
 def test_missing_demonstrations_are_counted() -> None:
     world = World(steps=1, recipe="sft", book=Book(missing=frozenset(one.id for one in PROMPTS)))
-    end = world.run()
+    with pytest.raises(ValueError, match="stage a: none of its 1 steps had anything to train on; the ledger's events"):
+        world.run()
     assert world.learner.steps == [], "nothing to train on: no step is made up"
     assert world.ledger.rows[0]["missing_demonstrations"] == 2
-    assert end.step == 1
+    assert world.ledger.events[0]["kind"] == "demonstrations_missing"
 
 
 @pytest.mark.parametrize("stale", [0, 2])

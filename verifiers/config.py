@@ -77,6 +77,21 @@ class TaskVerifier(Part):
     workers: Annotated[int, Field(ge=1, le=64)] = 2
 
 
+class StepsVerifier(Part):
+    """Cuts the response at a separator, judges each step by itself and the whole by its outcome.
+
+    The steps' values reach credit `process` as step scores; in a rubric, under the part's name (`part` is S2R's).
+    """
+
+    kind: Literal["steps"] = "steps"
+    separator: Annotated[str, Field(min_length=1)] = "\n"
+    """Ends a step, and belongs to it."""
+    step: "Verifier"
+    """Judges the text of one step."""
+    outcome: "Verifier"
+    """Judges the whole response: the reward."""
+
+
 class RubricVerifier(Part):
     """Weighted mean of parts; passes when every required part passes; unknown when a part is."""
 
@@ -95,12 +110,14 @@ class RubricVerifier(Part):
 
 
 Verifier = Annotated[
-    AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | RubricVerifier, Field(discriminator="kind")
+    AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | StepsVerifier | RubricVerifier,
+    Field(discriminator="kind"),
 ]
 
-AnyVerifier = AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | RubricVerifier
+AnyVerifier = AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | StepsVerifier | RubricVerifier
 """The same union, for `isinstance` and annotations."""
 
+StepsVerifier.model_rebuild()
 RubricVerifier.model_rebuild()
 
 

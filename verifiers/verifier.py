@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2s
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +14,7 @@ from typing import Any, assert_never
 
 from pydantic import TypeAdapter
 
-from verifiers import answers, config, equivalence, tasks
+from verifiers import answers, config, equivalence, steps, tasks
 from verifiers.judges import Judges
 from verifiers.score import Score, Status
 
@@ -88,6 +88,9 @@ def _leaves(verifier: config.AnyVerifier) -> Iterator[config.AnyVerifier]:
     if isinstance(verifier, config.RubricVerifier):
         for part in verifier.parts:
             yield from _leaves(part)
+    elif isinstance(verifier, config.StepsVerifier):
+        yield from _leaves(verifier.step)
+        yield from _leaves(verifier.outcome)
     else:
         yield verifier
 
@@ -111,6 +114,14 @@ def _judge(verifier: config.AnyVerifier, item: Item, judges: Judges | None) -> S
         case config.TaskVerifier():
             assert judges is not None
             return _reasoning_gym(verifier, item, judges)
+        case config.StepsVerifier():
+            outcome = _finite(_judge(verifier.outcome, item, judges))
+            return steps.judge(
+                item.response,
+                verifier.separator,
+                lambda text: _finite(_judge(verifier.step, replace(item, response=text), judges)),
+                outcome,
+            )
         case config.RubricVerifier():
             return weigh(verifier, {config.part_name(p): _finite(_judge(p, item, judges)) for p in verifier.parts})
         case _:

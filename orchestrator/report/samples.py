@@ -52,8 +52,13 @@ class Sample:
 
 
 def steps_of(run: RunDirectory) -> list[int]:
-    """Steps whose trajectories are in the ledger."""
+    """Steps whose trajectories are in the ledger; a step that trained on nothing has a file without rows."""
     return sorted(int(path.stem.partition("=")[2]) for path in run.trajectories.glob("step=*.parquet"))
+
+
+def told_of(run: RunDirectory, step: int) -> bool:
+    """Whether the ledger holds any trajectory of the step."""
+    return bool(pq.read_metadata(run.trajectory_file(step)).num_rows)
 
 
 def load(run: RunDirectory, step: int | None = None, strand: str | None = None) -> list[Sample]:

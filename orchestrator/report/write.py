@@ -16,7 +16,7 @@ from orchestrator.history import History, read_history
 from orchestrator.progress import UNKNOWN, clock, shown
 from orchestrator.report.charts import Figure, figures
 from orchestrator.report.origins import COLOURS
-from orchestrator.report.samples import Sample, load, ordered, steps_of
+from orchestrator.report.samples import Sample, load, ordered, steps_of, told_of
 from orchestrator.report.visible import visible
 from orchestrator.summary import PARTS, summarise
 from policies.trajectory import Origin
@@ -64,7 +64,7 @@ def chosen(history: History) -> list[Sample]:
     """Of each stage's first and last step, for each strand: the best and the worst, and one without a verdict."""
     kept = set(steps_of(history.run))
     edges = dict.fromkeys(step for span in history.stages for step in (span.first, span.last) if step in kept)
-    return [sample for step in edges for sample in _telling(load(history.run, step))]
+    return [sample for step in edges if told_of(history.run, step) for sample in _telling(load(history.run, step))]
 
 
 def _telling(samples: list[Sample]) -> Iterable[Sample]:
