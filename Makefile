@@ -43,7 +43,7 @@ test-all: check ## the same with the slow end-to-end tests, and those that need 
 bench: setup ## the step against its floor: bare engine and bare torch on the same shapes
 	$(PYTHON_VENV) -m benchmarks.step
 
-docs: setup ## write docs/config.md from the config's own docstrings, and check the links
+docs: setup ## write docs/config.md and docs/recipes.md from the code and the recipes, and check the links
 	$(PYTHON_VENV) docs/build.py
 
 lock: setup ## resolve pyproject.toml's pins anew into requirements/cpu.lock

@@ -1,4 +1,4 @@
-"""Write docs/config.md from the config's own docstrings and the recipes' own files, and check the documents' links.
+"""Write docs/config.md and docs/recipes.md from the config's docstrings and the recipes' files; check the links.
 
 `make docs` runs it. `--check` writes nothing and fails where the page is stale or a link leads nowhere.
 """
@@ -14,22 +14,44 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from orchestrator import recipes  # noqa: E402 - the checkout is on the path only now
+from orchestrator.composition import of_file  # noqa: E402
 from orchestrator.config import Pipeline  # noqa: E402
 
-PAGE = ROOT / "docs" / "config.md"
-HEAD = """# The pipeline file
+CONFIG = """# The pipeline file
 
-Written by `make docs` from the docstrings in `*/config.py` and the files in `orchestrator/recipes/`; edit those.
-`braid check FILE` expands a file and names what is wrong with it. An unknown key is an error.
+Written by `make docs` from the docstrings in `*/config.py`; edit those. `braid check FILE` expands a file and names
+what is wrong with it. An unknown key is an error. The recipes' own parameters: [recipes.md](recipes.md).
+"""
+RECIPES = """# Recipes
+
+Written by `make docs` from the files in `orchestrator/recipes/`; edit those. `braid recipes NAME` shows one with its
+strands, `braid recipes --provenance mixed` lists some. Labels are those of the survey arXiv 2604.07941. In a composition,
+S is the source, C the credit, then the kernel, its weights and its normaliser;
+[adding-a-method.md](adding-a-method.md) explains the slots. What is not verified of a method stands under it.
 """
 
 
-def page() -> str:
-    """The whole reference."""
+def config() -> str:
+    """Every key of the pipeline file."""
     schema = Pipeline.model_json_schema()
     records = {"Pipeline": schema, **dict(sorted(schema["$defs"].items()))}
     sections = [_section(name, record) for name, record in records.items() if record.get("properties")]
-    return "\n".join([HEAD, *sections, "## Recipes\n", *map(_recipe, recipes.names())])
+    return "\n".join([CONFIG, *sections])
+
+
+def catalogue() -> str:
+    """Every recipe: a line each, then its parameters and notes."""
+    rows = []
+    for name in recipes.names():
+        one = recipes.file(name)
+        labels = f"{one.labels.provenance} | {', '.join(one.labels.interface)} | {', '.join(one.labels.role)}"
+        rows.append(f"| [{name}](#{name}) | {labels} | {_cell(one.summary)} |")
+    table = ["| recipe | provenance | interface | role | |", "|---|---|---|---|---|", *rows, ""]
+    return "\n".join([RECIPES, *table, *map(_recipe, recipes.names())])
+
+
+PAGES = {"config.md": config, "recipes.md": catalogue}
+"""File -> what it should hold."""
 
 
 def _section(name: str, record: Mapping[str, Any]) -> str:
@@ -89,8 +111,10 @@ def _recipe(name: str) -> str:
         f"| `{key}` | {one.type} | {_default({'default': one.default}, one.required)} | {_cell(one.doc)} |"
         for key, one in source.parameters.items()
     ]
-    table = ["| parameter | type | default | meaning |", "|---|---|---|---|", *rows]
-    return "\n".join([f"### {name}\n", f"{source.summary} {source.citation}.\n", *table, ""])
+    table = ["| parameter | type | default | meaning |", "|---|---|---|---|", *rows, ""]
+    notes = [f"* {_cell(note)}" for note in source.notes]
+    about = f"{source.summary} {source.citation}.\n\n    {of_file(source)}\n"
+    return "\n".join([f"## {name}\n", about, *table, *notes, *([""] if notes else [])])
 
 
 def dead_links() -> Iterator[str]:
@@ -105,10 +129,12 @@ def dead_links() -> Iterator[str]:
 def main() -> int:
     """Write or check; the exit code says whether all is well."""
     faults = []
-    if "--check" not in sys.argv:
-        PAGE.write_text(page(), encoding="utf-8")
-    elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page():
-        faults.append("docs/config.md is not what the config says; run `make docs`")
+    for name, text in ((name, write()) for name, write in PAGES.items()):
+        path = ROOT / "docs" / name
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            faults.append(f"docs/{name} is not what the code says; run `make docs`")
     faults += dead_links()
     print(*faults, sep="\n", end="\n" if faults else "")
     return 1 if faults else 0
