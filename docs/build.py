@@ -25,7 +25,7 @@ what is wrong with it. An unknown key is an error. The recipes' own parameters: 
 RECIPES = """# Recipes
 
 Written by `make docs` from the files in `orchestrator/recipes/`; edit those. `braid recipes NAME` shows one with its
-strands, `braid recipes --provenance mixed` lists some. Labels are those of the survey arXiv 2604.07941. S is the source,
+strands, `braid recipes --provenance mixed` lists some. Labels are the survey's (arXiv 2604.07941). S is the source,
 C the credit, then the kernel, its weights and its normaliser; the slots are explained in
 [adding-a-method.md](adding-a-method.md). What is not verified of a method stands under it.
 """
