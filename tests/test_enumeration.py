@@ -59,7 +59,7 @@ def test_every_response_is_there_once() -> None:
 # ---------------------------------------------------------------- sampled divergences
 
 
-def test_k1_as_a_loss_has_no_gradient_in_expectation() -> None:
+def test_pitfall_06_k1_as_a_loss_has_no_gradient_in_expectation() -> None:
     assert close(expected_gradient(strand(Div(form="k1")), POLICY, POLICY, VIEWS), np.zeros(POLICY.shape))
     # of one response it has one, and from another's samples it keeps it
     assert not close(gradient(strand(Div(form="k1")), POLICY, RESPONSES[-1], VIEWS), np.zeros(POLICY.shape))
@@ -70,7 +70,7 @@ FORWARD: Callable[[Floats], Floats] = lambda x: kl(REFERENCE, x)  # noqa: E731
 REVERSE: Callable[[Floats], Floats] = lambda x: kl(x, REFERENCE)  # noqa: E731
 
 
-def test_k2_pulls_as_the_reverse_kl_and_k3_as_the_forward_one() -> None:
+def test_pitfall_06_k2_pulls_as_the_reverse_kl_and_k3_as_the_forward_one() -> None:
     reverse, forward = (local_slope(POLICY, visits(POLICY), one) for one in (REVERSE, FORWARD))
     k2, k3 = (expected_gradient(strand(Div(form=form)), POLICY, POLICY, VIEWS) for form in ("k2", "k3"))
     assert close(k2, reverse)
