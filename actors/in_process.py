@@ -54,6 +54,8 @@ class InProcess:
 
     run: str
     actors: list[Actor] = field(default_factory=list)
+    calls: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="actors"))
+    """One thread for all actors' calls: torch's random state is the process's, and two builds at once would mix it."""
 
     @property
     def private(self) -> bool:
@@ -62,8 +64,7 @@ class InProcess:
 
     def spawn(self, cls: type, *args: Any, role: str, index: int, **options: Any) -> Actor:
         """Build the plain class `cls` here; what concerns processes (env, gpus) has no meaning."""
-        calls = ThreadPoolExecutor(1, thread_name_prefix=f"{role}-{index}")
-        actor = Actor(Handle(cls(*args, **options.get("kwargs", {})), calls), f"{self.run}/{role}-{index}")
+        actor = Actor(Handle(cls(*args, **options.get("kwargs", {})), self.calls), f"{self.run}/{role}-{index}")
         self.actors.append(actor)
         return actor
 
@@ -80,13 +81,13 @@ class InProcess:
         for actor in self.actors:
             _end(actor)
         self.actors = []
+        self.calls.shutdown(wait=False)
 
 
 def _end(actor: Actor) -> None:
     close = getattr(actor.handle.target, "close", None)
     if close is not None and not inspect.iscoroutinefunction(close):
         close()
-    actor.handle.calls.shutdown(wait=False)
 
 
 def start(run: str) -> InProcess:

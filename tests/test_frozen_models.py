@@ -105,20 +105,25 @@ MODELS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.ray
-@pytest.mark.timeout(900)
-def test_a_run_with_a_critic_a_follower_and_an_earlier_stages_teacher_resumes_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "how", [("--in-process",), pytest.param((), marks=[pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_a_run_with_a_critic_a_follower_and_an_earlier_stages_teacher_resumes_bit_for_bit(
+    how: tuple[str, ...], tmp_path: Path
+) -> None:
     stages = [one | {"sampling": {"max_tokens": 8}} for one in MODELS]
     chance = {"kind": "format", "pattern": "(?s)[a-m0-4].*"}  # an untrained model passes about every other time
     path = pipeline_file(tmp_path, stages=stages, verifier=chance)
     whole = tmp_path / "whole"
-    done = braid("run", str(path), "--out", str(whole))
+    done = braid("run", str(path), "--out", str(whole), *how)
     assert done.returncode == 0, done.stdout + done.stderr
     for step in (5, 7):  # within the follower's stage, and within the one that the first stage's policy teaches
         run = tmp_path / f"killed-{step}"
-        killed = braid("run", str(path), "--out", str(run), env={"BRAID_FAILPOINT": f"loop.after_step.{step}=kill9"})
+        killed = braid(
+            "run", str(path), "--out", str(run), *how, env={"BRAID_FAILPOINT": f"loop.after_step.{step}=kill9"}
+        )
         assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
-        resumed = braid("resume", str(run))
+        resumed = braid("resume", str(run), *how)
         assert resumed.returncode == 0, resumed.stdout + resumed.stderr
         for part in ("model/model.safetensors", "learners/critic/model/model.safetensors"):
             ours, theirs = (load_file(one / "checkpoints/step-000008" / part) for one in (run, whole))
