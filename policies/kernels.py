@@ -1,5 +1,6 @@
 """The three kernels: a loss for each token (point, div) or each set (set). Nothing is reduced here."""
 
+from functools import cache
 from typing import assert_never
 
 import torch
@@ -18,7 +19,7 @@ def point(kernel: Point, slots: Slots) -> Tensor:
     loss is the negative log-likelihood.
     """
     if isinstance(kernel.shape, Log) and kernel.denominator == "current":
-        kernel = kernel.model_copy(update={"denominator": "one"})
+        kernel = _against_one(kernel)
     advantages_N = advantages(kernel, slots)
     return -shapes.value(kernel.shape, log_ratio(kernel, slots), advantages_N)
 
@@ -28,6 +29,11 @@ def advantages(kernel: Point, slots: Slots) -> Tensor:
     if kernel.advantage == "one":
         return torch.ones_like(slots.logps_N, requires_grad=False)
     return slots.known("advantages_N", "a point kernel")
+
+
+@cache
+def _against_one(kernel: Point) -> Point:
+    return kernel.model_copy(update={"denominator": "one"})
 
 
 # ---------------------------------------------------------------- div

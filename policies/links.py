@@ -52,6 +52,8 @@ def _with_doubt(kernel: Set, z_P: Tensor) -> Tensor:
     """Logistic losses of a label that is wrong with probability `smoothing`."""
     if kernel.link == "exo":
         return _exo(kernel, z_P)
+    if not kernel.smoothing:
+        return softplus(-z_P)
     clean_P, flipped_P = (1.0 - kernel.smoothing) * softplus(-z_P), kernel.smoothing * softplus(z_P)
     if kernel.link == "robust":
         return (clean_P - flipped_P) / (1.0 - 2.0 * kernel.smoothing)

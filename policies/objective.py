@@ -5,14 +5,14 @@ loss = sum over strands and terms of coefficient / normaliser x sum of (kernel x
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
 
 from policies import kernels, set_kernels, token_weights, whole_views
 from policies.batch import TrajectoryBatch
-from policies.config import Div, Point, Reduce, Set, Strand, Term
+from policies.config import Div, Point, Set, Strand, Term
 from policies.logprobs import entropy
 from policies.reduce import UNARY, Counts, Normalisers, of_counts
 from policies.slots import PolicyView, Slots, take
@@ -74,7 +74,6 @@ def evaluate(  # noqa: PLR0913  (what a step knows: each has a default and a nam
     )
 
 
-@torch.enable_grad()
 def evaluate_logps(  # noqa: PLR0913
     strands: Sequence[Strand],
     batch: TrajectoryBatch,
@@ -86,13 +85,53 @@ def evaluate_logps(  # noqa: PLR0913
     statistics: Statistics | None = None,
 ) -> Evaluation:
     """`evaluate` from the policy's log-probabilities (and entropy, top-k) at the batch's slots."""
+    pull = pull_of(
+        strands,
+        batch,
+        policy,
+        normalisers=normalisers,
+        coefficients=coefficients,
+        old_is_current=old_is_current,
+        statistics=statistics,
+    )
+    facts = {
+        strand.name: measure(strand, slots, own, _of_strand(index, pull.coefficient_BT, batch, len(strands)))
+        for index, (strand, slots, own) in enumerate(zip(strands, pull.parts, pull.losses, strict=True))
+    }
+    return Evaluation(pull.loss, pull.coefficient_BT, facts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pull:
+    """The loss with its gradient already taken, and what it was made of."""
+
+    loss: Tensor
+    coefficient_BT: Tensor
+    """g, as in `Evaluation`."""
+    parts: Sequence[Slots]
+    """Of each strand, without gradient to the policy."""
+    losses: Sequence[Tensor]
+
+
+@torch.enable_grad()
+def pull_of(  # noqa: PLR0913
+    strands: Sequence[Strand],
+    batch: TrajectoryBatch,
+    policy: PolicyView,
+    *,
+    normalisers: Normalisers | None = None,
+    coefficients: Mapping[str, float] | None = None,
+    old_is_current: bool = False,
+    statistics: Statistics | None = None,
+) -> Pull:
+    """`evaluate_logps` without facts.
+
+    The gradient is taken here, once, for g; the loss's own backward starts from it and does not repeat the kernels.
+    """
     _check_names(strands, coefficients)
-    follows = policy.logps_BT.requires_grad
-    live_BT = policy.logps_BT if follows else policy.logps_BT.detach().requires_grad_()
-    policy = replace(policy, logps_BT=live_BT)
-    only = len(strands) == 1
+    live, leaves = as_leaves(policy)
     parts = [
-        take((index, strand.name), batch, policy, only=only, old_is_current=old_is_current)
+        take((index, strand.name), batch, live, only=len(strands) == 1, old_is_current=old_is_current)
         for index, strand in enumerate(strands)
     ]
     if normalisers is None:
@@ -105,24 +144,71 @@ def evaluate_logps(  # noqa: PLR0913
         (coefficients or {}).get(strand.name, 1.0) * strand_loss(strand, slots, denominators, statistics)
         for strand, slots, denominators in zip(strands, parts, normalisers, strict=True)
     ]
-    # nothing of the policy is summed, so that an empty batch is exactly 0 and still has a graph
-    loss = torch.stack([live_BT.flatten()[:0].sum(), *losses]).sum()
-    (gradient_BT,) = torch.autograd.grad(loss, [live_BT], retain_graph=True)
+    loss = sum(losses, policy.logps_BT.new_zeros(()))
+    gradient_BT, others = _gradients(loss, live.logps_BT, [leaf for _, leaf in leaves])
     coefficient_BT = -gradient_BT
-    facts = {
-        strand.name: measure(strand, slots, own, _of_strand(index, coefficient_BT, batch))
-        for index, (strand, slots, own) in enumerate(zip(strands, parts, losses, strict=True))
+    sources = [policy.logps_BT, *(source for source, _ in leaves)]
+    return Pull(known_gradient(loss.detach(), sources, [gradient_BT, *others]), coefficient_BT, parts, losses)
+
+
+def _gradients(loss: Tensor, logps_BT: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor | None]]:
+    """Of the log-probabilities, zeros where nothing reads them, and of the leaves beside them."""
+    if not loss.requires_grad:
+        return torch.zeros_like(logps_BT, requires_grad=False), [None] * len(leaves)
+    first, *others = torch.autograd.grad(loss, [logps_BT, *leaves], allow_unused=True)
+    return torch.zeros_like(logps_BT, requires_grad=False) if first is None else first, others
+
+
+def as_leaves(policy: PolicyView) -> tuple[PolicyView, list[tuple[Tensor, Tensor]]]:
+    """The view cut off from the model, so that its gradients are those of the kernels alone.
+
+    Gives the view and, for each tensor beside the log-probabilities that follows the model, (tensor, its leaf).
+    """
+    leaves: list[tuple[Tensor, Tensor]] = []
+
+    def leaf(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None or not tensor.requires_grad:
+            return tensor
+        leaves.append((tensor, tensor.detach().requires_grad_()))
+        return leaves[-1][1]
+
+    cut: dict[str, Any] = {
+        name: leaf(getattr(policy, name)) for name in ("entropy_BT", "topk_logps_BTK", "reference_ids_logps_BTK")
     }
-    return Evaluation(loss if follows or loss_follows(policy) else loss.detach(), coefficient_BT, facts)
+    whole = {key: value for key, one in policy.whole.items() if (value := leaf(one)) is not None}
+    return replace(policy, logps_BT=policy.logps_BT.detach().requires_grad_(), **cut, whole=whole), leaves
+
+
+def known_gradient(loss: Tensor, sources: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
+    """`loss`, whose gradient for each of `sources` is the one given (None: nothing)."""
+    pairs = [(one, slope) for one, slope in zip(sources, gradients, strict=True) if one.requires_grad]
+    pairs = [(one, slope) for one, slope in pairs if slope is not None]
+    if not pairs:
+        return loss
+    found: Tensor = _Known.apply(loss, [slope for _, slope in pairs], *(one for one, _ in pairs))  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Known(torch.autograd.Function):
+    """A number with a gradient that somebody took before."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, slopes: Sequence[Tensor], *sources: Tensor) -> Tensor:
+        ctx.slopes = slopes
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(slope * gradient for slope in ctx.slopes)
 
 
 def strand_loss(strand: Strand, slots: Slots, denominators: Sequence[float], statistics: Statistics = NONE) -> Tensor:
-    """The sum of the strand's terms; exactly 0, with a graph, when it has no trained token here."""
+    """The sum of the strand's terms; exactly 0 when it has no trained token here."""
     terms = [
         term.coefficient * term_sum(term, slots.read_by(term.only), statistics) / denominator
         for term, denominator in zip(strand.terms, denominators, strict=True)
     ]
-    return torch.stack([slots.logps_N[:0].sum(), *terms]).sum()
+    return sum(terms, slots.logps_N.new_zeros(()))
 
 
 def term_sum(term: Term, slots: Slots, statistics: Statistics = NONE) -> Tensor:
@@ -139,20 +225,14 @@ def term_sum(term: Term, slots: Slots, statistics: Statistics = NONE) -> Tensor:
             loss_N = kernels.divergence(kernel, slots)
         case _:
             assert_never(kernel)
-    return (loss_N * token_weights.product(term, slots, statistics) * share(term.reduce, slots)).sum()
+    if term.weights:
+        loss_N = loss_N * token_weights.product(term, slots, statistics)
+    return mean_of_sequences(loss_N, slots) if term.reduce.kind == "sequence" else loss_N.sum()
 
 
-def share(reduce: Reduce, slots: Slots) -> Tensor:
-    """What each token counts: 1, or 1 / T of its trajectory where sequences count alike."""
-    if reduce.kind == "sequence":
-        return (1.0 / slots.counts_B().clamp(min=1))[slots.trajectory_N]
-    return torch.ones_like(slots.logps_N, requires_grad=False)
-
-
-def loss_follows(policy: PolicyView) -> bool:
-    """Whether anything but the log-probabilities carries gradient."""
-    others = (policy.entropy_BT, policy.topk_logps_BTK, policy.reference_ids_logps_BTK, *policy.whole.values())
-    return any(one is not None and one.requires_grad for one in others)
+def mean_of_sequences(loss_N: Tensor, slots: Slots) -> Tensor:
+    """The sum over trajectories of each one's mean: sequences count alike, whatever their length."""
+    return slots.mean_by_trajectory(loss_N).sum()
 
 
 def _check_names(strands: Sequence[Strand], coefficients: Mapping[str, float] | None) -> None:
@@ -184,7 +264,7 @@ def _sets(kernel: Set, slots: Slots, member_B: Tensor) -> int:
     return 0 if slots.set_B is None else len(torch.unique(slots.set_B[member_B & (slots.set_B >= 0)]))
 
 
-def _of_strand(index: int, coefficient_BT: Tensor, batch: TrajectoryBatch) -> Tensor:
-    if batch.strand_B is None or not batch.size:
+def _of_strand(index: int, coefficient_BT: Tensor, batch: TrajectoryBatch, strands: int) -> Tensor:
+    if strands == 1 or batch.strand_B is None or not batch.size:
         return coefficient_BT
     return coefficient_BT[batch.strand_B[batch.trajectory_BT.clamp(min=0)] == index]

@@ -15,16 +15,17 @@ def log_ratio(point: Point, slots: Slots) -> Tensor:
     geometric: the response's mean (GSPO, arXiv 2507.18071, eq. 7), after a one-sided clip of each token's where
     `log_clip` is set (GMPO, 2507.20673, eq. 5); sequence: its sum; part: the mean over the token's part (S2R).
     """
-    log_ratio_N = slots.logps_N - denominator(point, slots)
+    base_N = denominator(point, slots)
+    log_ratio_N = slots.logps_N if base_N is None else slots.logps_N - base_N
     if point.log_clip is not None:
         log_ratio_N = held(log_ratio_N, slots.known("advantages_N", "log_clip"), bound=point.log_clip)
     match point.level:
         case "token":
             return log_ratio_N
         case "geometric":
-            return slots.mean_by_trajectory(log_ratio_N)[slots.trajectory_N]
+            return slots.spread(slots.mean_by_trajectory(log_ratio_N))
         case "sequence":
-            return slots.sum_by_trajectory(log_ratio_N)[slots.trajectory_N]
+            return slots.spread(slots.sum_by_trajectory(log_ratio_N))
         case "part":
             return mean_by_part(slots, log_ratio_N)
         case _:
@@ -52,13 +53,13 @@ def mean_by_part(slots: Slots, values_N: Tensor) -> Tensor:
     return (total_U / count_U)[unit_N]
 
 
-def denominator(point: Point, slots: Slots) -> Tensor:
-    """Log-probability that the ratio divides by; a constant, never differentiated."""
+def denominator(point: Point, slots: Slots) -> Tensor | None:
+    """Log-probability that the ratio divides by, None for that of `one`; a constant, never differentiated."""
     match point.denominator:
         case "current":
             return slots.logps_N.detach()
         case "one":
-            return slots.logps_N.detach() * 0.0
+            return None
         case "old":
             return slots.known("old_logps_N", "denominator old")
         case "behavior":

@@ -1,6 +1,7 @@
 """The set kernel: a link over the scores of sequences that are compared, or of rows and tokens that bear a label.
 
-Axes: B trajectories of the batch, P pairs (chosen, rejected) of one set, U units of a unary link (rows or tokens).
+Axes: B trajectories of the batch, C chosen and R rejected ones, P pairs of one set, U units of a unary link (rows or
+tokens).
 """
 
 import math
@@ -93,7 +94,7 @@ def of_pairs(kernel: Set, slots: Slots) -> Tensor:
     """[P] losses. A set with several chosen or rejected members counts once: its pairs share it."""
     chosen_P, rejected_P, pairs_P = pairs(slots)
     score_B = scores(kernel, slots)
-    won_P, lost_P = score_B[chosen_P], score_B[rejected_P]
+    won_P, lost_P = score_B.index_select(0, chosen_P), score_B.index_select(0, rejected_P)
     if kernel.link == "aot":
         reference_B = slots.sum_by_trajectory(slots.known("reference_logps_N", "link aot"))
         policy_P = slots.sum_by_trajectory(slots.logps_N)[chosen_P] - slots.sum_by_trajectory(slots.logps_N)[rejected_P]
@@ -132,18 +133,19 @@ def pairs(slots: Slots) -> tuple[Tensor, Tensor, Tensor]:
             raise ValueError(f"strand {slots.strand!r}: a set kernel reads set_B and label_B, which are missing")
         none = torch.zeros(0, dtype=torch.int64, device=slots.logps_N.device)
         return none, none, none
-    chosen_B, rejected_B = member_B & (slots.label_B > 0.5), member_B & (slots.label_B <= 0.5)
-    same_BB = (slots.set_B[:, None] == slots.set_B) & (slots.set_B >= 0)
-    pair_BB = same_BB & chosen_B[:, None] & rejected_B
-    alone = int((member_B & ~pair_BB.any(0) & ~pair_BB.any(1)).sum())
+    won_C = (member_B & (slots.label_B > 0.5)).nonzero()[:, 0]
+    lost_R = (member_B & (slots.label_B <= 0.5)).nonzero()[:, 0]
+    set_C, set_R = slots.set_B[won_C], slots.set_B[lost_R]
+    pair_CR = (set_C[:, None] == set_R) & (set_R >= 0)
+    rivals_C, rivals_R = pair_CR.sum(1), pair_CR.sum(0)
+    alone = int(member_B.sum() - (rivals_C > 0).sum() - (rivals_R > 0).sum())
     if alone:
         raise ValueError(
             f"strand {slots.strand!r}: {alone} trajectories have no partner in this batch; a set needs label 1 and "
             "label 0, and all of it in one micro-batch (plan_micro_batches(together=...))"
         )
-    chosen_P, rejected_P = pair_BB.nonzero(as_tuple=True)
-    of_set_B = (pair_BB.sum(1)[:, None] * same_BB).sum(0)
-    return chosen_P, rejected_P, of_set_B[chosen_P]
+    c_P, r_P = pair_CR.nonzero(as_tuple=True)
+    return won_C[c_P], lost_R[r_P], rivals_C[c_P] * rivals_R[r_P]
 
 
 # ---------------------------------------------------------------- rows and tokens

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from policies import segments
 from policies.batch import TrajectoryBatch
 from policies.config import Div, Only
 from policies.trajectory import Origin
@@ -59,7 +60,7 @@ class Slots:
     strand: str
     logps_N: Tensor
     trajectory_N: Tensor
-    """Index of each slot's trajectory, in [0, trajectories)."""
+    """Index of each slot's trajectory, in [0, trajectories), ascending."""
     trajectories: int
     scalar: bool = False
     entropy_N: Tensor | None = None
@@ -89,27 +90,26 @@ class Slots:
     def known(self, name: str, reader: str) -> Tensor:
         """The column, detached if it is not the policy's own. Raises ValueError when it is absent or has a NaN."""
         column: Tensor | None = getattr(self, name)
-        shown = name.replace("_NK", "_BTK").replace("_N", "_BT")
         if column is None and not len(self.logps_N):  # a micro-batch without this strand need not bring its views
             return self.logps_N.new_zeros((0, 1) if name.endswith("_NK") else (0,))
         if column is None:
-            raise ValueError(f"strand {self.strand!r}: {reader} reads {shown}, which is missing; {FIXES[name]}")
-        missing = int(column.isnan().reshape(len(column), -1).any(1).sum()) if len(column) else 0
-        if missing and name in VIEWS:
+            raise ValueError(f"strand {self.strand!r}: {reader} reads {_shown(name)}, which is missing; {FIXES[name]}")
+        if name in VIEWS and (missing := _unknown(column)):
             raise ValueError(
-                f"strand {self.strand!r}: {reader} reads {shown}, unknown (NaN) on {missing} of {len(column)} trained "
-                f"tokens; {FIXES[name]}"
+                f"strand {self.strand!r}: {reader} reads {_shown(name)}, unknown (NaN) on {missing} of {len(column)} "
+                f"trained tokens; {FIXES[name]}"
             )
         return column.detach() if name in VIEWS else column
 
     def at(self, keep_N: Tensor) -> "Slots":
         """These slots alone (a mask); trajectories keep their numbers."""
+        at_N = keep_N.nonzero()[:, 0]
         kept: dict[str, Any] = {
-            one.name: value[keep_N]
+            one.name: value.index_select(0, at_N)
             for one in fields(self)
             if one.name.endswith(("_N", "_NK")) and (value := getattr(self, one.name)) is not None
         }
-        return replace(self, **kept, whole={key: value[keep_N] for key, value in self.whole.items()})
+        return replace(self, **kept, whole={key: value.index_select(0, at_N) for key, value in self.whole.items()})
 
     def read_by(self, only: Only) -> "Slots":
         """The slots that a term with this restriction reads."""
@@ -138,11 +138,15 @@ class Slots:
 
     def sum_by_trajectory(self, values_N: Tensor) -> Tensor:
         """[trajectories] sums."""
-        return values_N.new_zeros(self.trajectories).index_add(0, self.trajectory_N, values_N)
+        return segments.total(values_N, self.trajectory_N, self.trajectories)
+
+    def spread(self, values_B: Tensor) -> Tensor:
+        """[N]: each trajectory's value at its slots."""
+        return segments.spread(values_B, self.trajectory_N)
 
     def counts_B(self) -> Tensor:
         """[trajectories] trained slots of each."""
-        return self.sum_by_trajectory(torch.ones_like(self.logps_N, requires_grad=False))
+        return segments.counts(self.trajectory_N, self.trajectories).to(self.logps_N.dtype)
 
     def mean_by_trajectory(self, values_N: Tensor) -> Tensor:
         """[trajectories] means; 0 for a trajectory without trained slots."""
@@ -150,9 +154,21 @@ class Slots:
 
     def position_N(self) -> Tensor:
         """Which trained slot of its trajectory each is, from 0; a trajectory's slots lie together, in order."""
-        counts_B = self.counts_B().long()
+        counts_B = segments.counts(self.trajectory_N, self.trajectories)
         starts_B = counts_B.cumsum(0) - counts_B
         return torch.arange(len(self.logps_N), device=counts_B.device) - starts_B[self.trajectory_N]
+
+
+def _shown(name: str) -> str:
+    """A column's name in the batch."""
+    return name.replace("_NK", "_BTK").replace("_N", "_BT")
+
+
+def _unknown(column: Tensor) -> int:
+    """Rows with a NaN. One of them makes the sum one, which is far quicker to see than to count."""
+    if not column.numel() or not bool(column.sum().isnan()):
+        return 0
+    return int(column.isnan().reshape(len(column), -1).any(1).sum())
 
 
 FIXES: Final = {
@@ -199,16 +215,22 @@ def take(
     index, name = strand
     trained_BT = batch.mask_BT
     if batch.strand_B is not None:
-        strand_BT = batch.strand_B[batch.trajectory_BT.clamp(min=0)] if batch.size else batch.trajectory_BT
-        trained_BT = trained_BT & (strand_BT == index)
+        own_B = batch.strand_B == index
+        if not bool(own_B.all()):
+            trained_BT = trained_BT & own_B[batch.trajectory_BT.clamp(min=0)]
     elif not only:
         raise ValueError("TrajectoryBatch.strand_B is None: with several strands each trajectory has to name its own")
-    at_N = trained_BT.flatten().nonzero()[:, 0]
+    trained_N = trained_BT.flatten()
+    at_N = None if bool(trained_N.all()) else trained_N.nonzero()[:, 0]  # None: all of them, and nothing is moved
+
+    def here(column: Tensor) -> Tensor:
+        flat = column.flatten(0, 1)
+        return flat if at_N is None else flat.index_select(0, at_N)
 
     def flat(column: Tensor | None) -> Tensor | None:
-        return None if column is None else column.flatten(0, 1)[at_N]
+        return None if column is None else here(column)
 
-    logps_N = policy.logps_BT.flatten()[at_N]
+    logps_N = here(policy.logps_BT)
     columns: dict[str, Any] = {f"{column}_N": flat(getattr(batch, f"{column}_BT")) for column in COLUMNS}
     if columns["old_logps_N"] is None and old_is_current:
         columns["old_logps_N"] = logps_N.detach()
@@ -217,7 +239,7 @@ def take(
     return Slots(
         strand=name,
         logps_N=logps_N,
-        trajectory_N=batch.trajectory_BT.flatten()[at_N],
+        trajectory_N=here(batch.trajectory_BT).contiguous(),
         trajectories=batch.size,
         scalar=policy.scalar,
         entropy_N=flat(policy.entropy_BT),
@@ -229,6 +251,6 @@ def take(
         set_B=batch.set_B,
         label_B=batch.label_B,
         margin_B=batch.margin_B,
-        whole={key: value.flatten()[at_N] for key, value in policy.whole.items()},
+        whole={key: here(value) for key, value in policy.whole.items()},
         **columns,
     )

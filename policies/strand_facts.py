@@ -104,7 +104,8 @@ def _behavior_facts(slots: Slots) -> dict[str, Tensor]:
     if slots.behavior_logps_N is None or slots.scalar:
         return {}
     gap_N = (slots.logps_N - slots.behavior_logps_N).double()
-    gap_N = gap_N[~gap_N.isnan()]
+    if bool(gap_N.sum().isnan()):  # a look at all of them is quicker than taking out none
+        gap_N = gap_N[~gap_N.isnan()]
     weight_N = gap_N.exp()
     return {
         "kl_behavior": -gap_N.mean(),

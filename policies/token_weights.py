@@ -84,9 +84,9 @@ def importance(one: TokenWeight, slots: Slots) -> Tensor:
         case "token":
             return gap_N.exp()
         case "sequence":
-            return slots.sum_by_trajectory(gap_N).exp()[slots.trajectory_N]
+            return slots.spread(slots.sum_by_trajectory(gap_N).exp())
         case "geometric":
-            return slots.mean_by_trajectory(gap_N).exp()[slots.trajectory_N]
+            return slots.spread(slots.mean_by_trajectory(gap_N).exp())
         case _:
             assert_never(one.level)
 

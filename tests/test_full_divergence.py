@@ -33,7 +33,7 @@ from tests.loss_cases import LENGTHS, RECIPES, case, padded, strand, term
 from tests.loss_cases import VOCABULARY as CASE_VOCABULARY
 from tests.planted import Fault, planted
 
-MODULES = ("slots", "vocabulary_chunks", "full_divergence")
+MODULES = ("segments", "slots", "vocabulary_chunks", "full_divergence")
 MUTANTS: dict[str, Fault] = {
     "forward and reverse exchanged": (
         "full_divergence",

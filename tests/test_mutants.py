@@ -10,8 +10,8 @@ from tests.loss_cases import RECIPES, agree, logits_agree, parts_agree
 from tests.planted import planted
 
 MODULES = (
-    "reduce", "statistics", "slots", "logprobs", "ratios", "shapes", "token_weights", "kernels", "links", "set_kernels",
-    "step_statistics", "gradient_mass", "strand_facts", "objective",
+    "reduce", "statistics", "segments", "slots", "logprobs", "ratios", "shapes", "token_weights", "kernels", "links",
+    "set_kernels", "step_statistics", "gradient_mass", "strand_facts", "whole_views", "objective",
 )  # fmt: skip
 
 MUTANTS = {
@@ -34,8 +34,8 @@ MUTANTS = {
     "tail bucket lost": ("kernels", "return torch.cat([logps_NK, rest", "return logps_NK + 0 * torch.cat([rest"),
     "chosen and rejected exchanged": (
         "set_kernels",
-        "score_B[chosen_P], score_B[rejected_P]",
-        "score_B[rejected_P], score_B[chosen_P]",
+        "score_B.index_select(0, chosen_P), score_B.index_select(0, rejected_P)",
+        "score_B.index_select(0, rejected_P), score_B.index_select(0, chosen_P)",
     ),
     "margin added": ("links", "(won_P - lost_P) - margin_P", "(won_P - lost_P) + margin_P"),
     "reference forgotten": ("set_kernels", "if kernel.reference:", "if False:"),
@@ -43,12 +43,12 @@ MUTANTS = {
     "ipo aims elsewhere": ("links", "z_P - 0.5", "z_P - 1.0"),
     "ratio inverted": (
         "ratios",
-        "slots.logps_N - denominator(point, slots)",
-        "denominator(point, slots) - slots.logps_N",
+        "else slots.logps_N - base_N",
+        "else base_N - slots.logps_N",
     ),
     "detach missing": ("ratios", "return slots.logps_N.detach()\n", "return slots.logps_N\n"),
     "geometric mean is a sum": ("ratios", "mean_by_trajectory", "sum_by_trajectory"),
-    "denominator one is old": ("ratios", "slots.logps_N.detach() * 0.0", "slots.logps_N.detach()"),
+    "denominator one is old": ("ratios", "return None", "return slots.logps_N.detach()"),
     "weight not detached": (
         "token_weights",
         "_of_probability(slots.logps_N.detach(), one)",
@@ -63,13 +63,23 @@ MUTANTS = {
     "mask keeps what is below": ("token_weights", "(ratio_N >= 1.0 / one.cap) & ", "(ratio_N > 0) & "),
     "phi is not phi": ("token_weights", "p_N * (1.0 - p_N)", "p_N * (1.0 + p_N)"),
     "weights not multiplied": ("token_weights", "total_N = total_N * weight", "total_N * weight"),
-    "sequences of unlike length count by token": ("objective", 'if reduce.kind == "sequence":', "if False:"),
+    "sequences of unlike length count by token": ("objective", 'if term.reduce.kind == "sequence"', "if False"),
+    "a sum is not pulled back": (
+        "segments",
+        "gradient_B.index_select(0, ctx.saved_tensors[0])",
+        "torch.ones_like(ctx.saved_tensors[0], dtype=gradient_B.dtype)",
+    ),
+    "a spread value is pulled by one token": (
+        "segments",
+        "_sum(gradient_N, ctx.saved_tensors[0], ctx.trajectories)",
+        "gradient_N[: ctx.trajectories]",
+    ),
     "term coefficient lost": ("objective", "term.coefficient * term_sum", "term_sum"),
     "sign of g": ("objective", "coefficient_BT = -gradient_BT", "coefficient_BT = gradient_BT"),
     "tokens of every strand": (
         "slots",
-        "trained_BT = trained_BT & (strand_BT == index)",
-        "trained_BT = trained_BT & (strand_BT >= 0)",
+        "own_B = batch.strand_B == index",
+        "own_B = batch.strand_B >= 0",
     ),
     "masked tokens trained": ("slots", "trained_BT = batch.mask_BT", "trained_BT = batch.mask_BT | True"),
     "token normaliser counts sequences": ("reduce", "else counts.tokens", "else counts.sequences"),
@@ -115,7 +125,7 @@ MUTANTS = {
     "positive is negative": ("token_weights", 'if one.kind == "positive" else ~', 'if one.kind == "negative" else ~'),
     "importance of a sequence is a token's": (
         "token_weights",
-        "slots.sum_by_trajectory(gap_N).exp()[slots.trajectory_N]",
+        "slots.spread(slots.sum_by_trajectory(gap_N).exp())",
         "gap_N.exp()",
     ),
     "band keeps no ratio": (
