@@ -40,8 +40,9 @@ test: check ## what CI runs: check, then every test that is neither slow nor nee
 test-all: check ## the same with the slow end-to-end tests, and those that need a GPU where there is one
 	$(PYTEST)
 
-bench: setup ## the step against its floor: bare engine and bare torch on the same shapes
+bench: setup ## the step against its floor (bare engine, bare torch), and each kernel against the same by hand
 	$(PYTHON_VENV) -m benchmarks.step
+	$(PYTHON_VENV) -m benchmarks.objectives
 
 docs: setup ## write docs/config.md and docs/recipes.md from the code and the recipes, and check the links
 	$(PYTHON_VENV) docs/build.py
