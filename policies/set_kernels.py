@@ -96,9 +96,11 @@ def of_pairs(kernel: Set, slots: Slots) -> Tensor:
     score_B = scores(kernel, slots)
     won_P, lost_P = score_B.index_select(0, chosen_P), score_B.index_select(0, rejected_P)
     if kernel.link == "aot":
-        reference_B = slots.sum_by_trajectory(slots.known("reference_logps_N", "link aot"))
-        policy_P = slots.sum_by_trajectory(slots.logps_N)[chosen_P] - slots.sum_by_trajectory(slots.logps_N)[rejected_P]
-        won_P, lost_P = policy_P.sort().values, (reference_B[chosen_P] - reference_B[rejected_P]).sort().values
+        policy_B, reference_B = (
+            slots.sum_by_trajectory(one_N * tail_discount(slots, kernel.tail))
+            for one_N in (slots.logps_N, slots.known("reference_logps_N", "link aot"))
+        )
+        won_P, lost_P = ((one_B[chosen_P] - one_B[rejected_P]).sort().values for one_B in (policy_B, reference_B))
     elif kernel.link == "aot_unpaired":
         won_P, lost_P = won_P.sort().values, lost_P.sort().values
     margin_P = torch.full_like(won_P, kernel.margin)
