@@ -171,7 +171,7 @@ class TokenWeight(Strict):
     share: Annotated[float, Field(gt=0, le=1)] = 0.2
     cap: Annotated[float, Field(gt=0)] = 2.0
     level: Literal["token", "sequence", "geometric"] = "token"
-    """truncated and masked importance: the token's ratio, the product or the geometric mean over the response."""
+    """truncated and masked importance, tapered: the token's ratio, its product or geometric mean over the response."""
     keep_ratio: bool = True
     """masked_importance: weigh by the ratio inside the band (IcePop), or by 1 (a plain mask)."""
 

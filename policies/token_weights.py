@@ -79,7 +79,11 @@ def _importance(one: TokenWeight, slots: Slots) -> Tensor:
 def importance(one: TokenWeight, slots: Slots) -> Tensor:
     """How much likelier the learner held the token than the engine that sampled it, at the weight's level."""
     reader = f"weight {one.kind}"
-    gap_N = slots.known("old_logps_N", reader) - slots.known("behavior_logps_N", reader)
+    return leveled(one, slots, slots.known("old_logps_N", reader) - slots.known("behavior_logps_N", reader))
+
+
+def leveled(one: TokenWeight, slots: Slots, gap_N: Tensor) -> Tensor:
+    """exp of each token's log-ratio, or of its sum or mean over the response."""
     match one.level:
         case "token":
             return gap_N.exp()
@@ -97,5 +101,5 @@ def _corrected(one: TokenWeight, slots: Slots) -> Tensor:
     if one.kind == "clipped_ratio":
         ratio_N = (slots.logps_N.detach() - slots.known("old_logps_N", reader)).exp()
         return ratio_N.clamp(min=one.low, max=one.high)
-    ratio_N = (slots.logps_N.detach() - slots.known("behavior_logps_N", reader)).exp()
+    ratio_N = leveled(one, slots, slots.logps_N.detach() - slots.known("behavior_logps_N", reader))
     return torch.where(slots.known("advantages_N", reader) > 0, torch.ones_like(ratio_N), ratio_N.clamp(max=1.0))

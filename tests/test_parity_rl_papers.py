@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -236,12 +237,14 @@ def with_past(name: str, case: Case, **parameters: Any) -> Found:
     return apply(name, own(case), case.off_B.astype(int), rows=rows, **parameters)
 
 
+@pytest.mark.parametrize("level", ["token", "sequence"])
 @pytest.mark.parametrize("threshold", [0.5, 0.2])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_topr_is_the_papers(seed: int, threshold: float) -> None:
+def test_topr_is_the_papers(seed: int, threshold: float, level: str) -> None:
     case = replayed(seed)
     signs = given(case, np.where(case.rewards_B > threshold, 1.0, -1.0))
-    holds(with_past("topr", case, threshold=threshold), each(signs, case.off_B.astype(int), paper.reward.topr), case)
+    said = with_past("topr", case, threshold=threshold, level=level)
+    holds(said, each(signs, case.off_B.astype(int), partial(paper.reward.topr, level=level)), case)
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.3])
