@@ -96,11 +96,12 @@ def of_pairs(kernel: Set, slots: Slots) -> Tensor:
     score_B = scores(kernel, slots)
     won_P, lost_P = score_B.index_select(0, chosen_P), score_B.index_select(0, rejected_P)
     if kernel.link == "aot":
-        policy_B, reference_B = (
+        sums_B = [
             slots.sum_by_trajectory(one_N * tail_discount(slots, kernel.tail))
             for one_N in (slots.logps_N, slots.known("reference_logps_N", "link aot"))
-        )
-        won_P, lost_P = ((one_B[chosen_P] - one_B[rejected_P]).sort().values for one_B in (policy_B, reference_B))
+        ]
+        policy_P, reference_P = (one_B[chosen_P] - one_B[rejected_P] for one_B in sums_B)
+        won_P, lost_P = policy_P.sort().values, reference_P.sort().values
     elif kernel.link == "aot_unpaired":
         won_P, lost_P = won_P.sort().values, lost_P.sort().values
     margin_P = torch.full_like(won_P, kernel.margin)
