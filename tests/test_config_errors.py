@@ -55,7 +55,7 @@ def test_the_good_one_is_good(tmp_path):
         (
             "verifier: {kind: answr}",
             "bad.yaml: verifier: unknown kind (got 'answr'); did you mean 'answer'? "
-            "the kinds are answer, math, format, reasoning_gym, rubric",
+            "the kinds are answer, math, format, reasoning_gym, steps, rubric",
         ),
         (
             "model: {preset: arithmetic}",
