@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid, softplus
 from policies.config import Set
 
 
-def of_pair(kernel: Set, won_P: Tensor, lost_P: Tensor, margin_P: Tensor) -> Tensor:
+def of_pair(kernel: Set, won_P: Tensor, lost_P: Tensor, margin_P: Tensor | float) -> Tensor:
     """[P] losses by the scores of chosen and rejected.
 
     Links of the difference alone: `of_difference`. Links that hold each score to a level of its own: `of_each`.
@@ -52,6 +52,8 @@ def _with_doubt(kernel: Set, z_P: Tensor) -> Tensor:
     """Logistic losses of a label that is wrong with probability `smoothing`."""
     if kernel.link == "exo":
         return _exo(kernel, z_P)
+    if not kernel.smoothing:
+        return softplus(-z_P)
     if not kernel.smoothing:
         return softplus(-z_P)
     clean_P, flipped_P = (1.0 - kernel.smoothing) * softplus(-z_P), kernel.smoothing * softplus(z_P)
@@ -98,5 +100,6 @@ def log_odds(logp_P: Tensor) -> Tensor:
 
 def kto(kernel: Set, score_U: Tensor, label_U: Tensor, baseline: float) -> Tensor:
     """1 - sigmoid of beta x (score - baseline) for desirable rows, mirrored for undesirable ones, each x its weight."""
-    z_U = kernel.beta * (score_U - baseline)
-    return torch.where(label_U > 0.5, kernel.desirable * torch.sigmoid(-z_U), kernel.undesirable * torch.sigmoid(z_U))
+    desirable_U = (label_U > 0.5).to(score_U.dtype)
+    weight_U = desirable_U * (kernel.desirable - kernel.undesirable) + kernel.undesirable
+    return weight_U * torch.sigmoid((1.0 - 2.0 * desirable_U) * kernel.beta * (score_U - baseline))

@@ -7,6 +7,7 @@ tokens).
 import math
 from typing import assert_never
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
@@ -104,9 +105,7 @@ def of_pairs(kernel: Set, slots: Slots) -> Tensor:
         won_P, lost_P = policy_P.sort().values, reference_P.sort().values
     elif kernel.link == "aot_unpaired":
         won_P, lost_P = won_P.sort().values, lost_P.sort().values
-    margin_P = torch.full_like(won_P, kernel.margin)
-    if kernel.row_margin:
-        margin_P = margin_P + row_margins(slots, chosen_P)
+    margin_P = kernel.margin + row_margins(slots, chosen_P) if kernel.row_margin else kernel.margin
     loss_P = links.of_pair(kernel, won_P, lost_P, margin_P) / pairs_P
     return loss_P * alignment(slots, chosen_P, rejected_P) if kernel.weighted else loss_P
 
@@ -130,25 +129,27 @@ def pairs(slots: Slots) -> tuple[Tensor, Tensor, Tensor]:
 
     Raises ValueError when a trajectory of the strand has no partner here: a set is never parted.
     """
-    member_B = slots.counts_B() > 0
     if slots.set_B is None or slots.label_B is None:
         if len(slots.logps_N):
             raise ValueError(f"strand {slots.strand!r}: a set kernel reads set_B and label_B, which are missing")
         none = torch.zeros(0, dtype=torch.int64, device=slots.logps_N.device)
         return none, none, none
-    won_C = (member_B & (slots.label_B > 0.5)).nonzero()[:, 0]
-    lost_R = (member_B & (slots.label_B <= 0.5)).nonzero()[:, 0]
-    set_C, set_R = slots.set_B[won_C], slots.set_B[lost_R]
-    pair_CR = (set_C[:, None] == set_R) & (set_R >= 0)
+    # on the host: a few dozen rows, and what is found has to be known here anyway
+    sets_B, labels_B, slots_B = (one.cpu().numpy() for one in (slots.set_B, slots.label_B, slots.counts_B()))
+    won_C = np.flatnonzero((slots_B > 0) & (labels_B > 0.5))
+    lost_R = np.flatnonzero((slots_B > 0) & (labels_B <= 0.5))
+    pair_CR = (sets_B[won_C][:, None] == sets_B[lost_R]) & (sets_B[lost_R] >= 0)
     rivals_C, rivals_R = pair_CR.sum(1), pair_CR.sum(0)
-    alone = int(member_B.sum() - (rivals_C > 0).sum() - (rivals_R > 0).sum())
+    alone = int((slots_B > 0).sum() - (rivals_C > 0).sum() - (rivals_R > 0).sum())
     if alone:
         raise ValueError(
             f"strand {slots.strand!r}: {alone} trajectories have no partner in this batch; a set needs label 1 and "
             "label 0, and all of it in one micro-batch (plan_micro_batches(together=...))"
         )
-    c_P, r_P = pair_CR.nonzero(as_tuple=True)
-    return won_C[c_P], lost_R[r_P], rivals_C[c_P] * rivals_R[r_P]
+    c_P, r_P = np.nonzero(pair_CR)
+    found = (won_C[c_P], lost_R[r_P], rivals_C[c_P] * rivals_R[r_P])
+    chosen_P, rejected_P, pairs_P = (torch.from_numpy(one).to(slots.logps_N.device) for one in found)
+    return chosen_P, rejected_P, pairs_P
 
 
 # ---------------------------------------------------------------- rows and tokens

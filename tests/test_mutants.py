@@ -158,7 +158,10 @@ MUTANTS = {
     "odds without their odds": ("links", "return logp_P - torch.log(-torch.expm1(logp_P))", "return logp_P"),
     "kto weights exchanged": (
         "links",
-        "kernel.desirable * torch.sigmoid(-z_U), kernel.undesirable * torch.sigmoid(z_U)",
+        "desirable_U * (kernel.desirable - kernel.undesirable) + kernel.undesirable",
+        "desirable_U * (kernel.undesirable - kernel.desirable) + kernel.desirable",
+    ),
+    "kto of one side": ("links", "(1.0 - 2.0 * desirable_U) * kernel.beta", "-kernel.beta"), kernel.undesirable * torch.sigmoid(z_U)",
         "kernel.undesirable * torch.sigmoid(-z_U), kernel.desirable * torch.sigmoid(z_U)",
     ),
     "kto without its baseline": ("links", "(score_U - baseline)", "score_U"),
