@@ -161,9 +161,7 @@ MUTANTS = {
         "desirable_U * (kernel.desirable - kernel.undesirable) + kernel.undesirable",
         "desirable_U * (kernel.undesirable - kernel.desirable) + kernel.desirable",
     ),
-    "kto of one side": ("links", "(1.0 - 2.0 * desirable_U) * kernel.beta", "-kernel.beta"), kernel.undesirable * torch.sigmoid(z_U)",
-        "kernel.undesirable * torch.sigmoid(-z_U), kernel.desirable * torch.sigmoid(z_U)",
-    ),
+    "kto of one side": ("links", "(1.0 - 2.0 * desirable_U) * kernel.beta", "-kernel.beta"),
     "kto without its baseline": ("links", "(score_U - baseline)", "score_U"),
     "kto counts its baseline rows": ("objective", "(member_B & slots.label_B.isfinite())", "member_B"),
     "kto's baseline may be negative": (
