@@ -176,7 +176,7 @@ MUTANTS = {
         "transformed(kernel, slots.sum_by_trajectory(gain_N))",
         "slots.sum_by_trajectory(gain_N)",
     ),
-    "margins of the data forgotten": ("set_kernels", "if kernel.row_margin:", "if False:"),
+    "margins of the data forgotten": ("set_kernels", "if kernel.row_margin else", "if False else"),
     "pair weight follows": ("set_kernels", "aligned_N = slots.logps_N.detach()", "aligned_N = slots.logps_N"),
     "hint tokens read as answers": ("slots", "keep_N &= torch.isin(", "keep_N &= ~torch.isin("),
     "part ignored": ("slots", '"only.part") == only.part', '"only.part") >= 0'),
