@@ -109,7 +109,7 @@ def _note(credit: _Credit, name: str, place: int, given: Assigned) -> None:
 def _compared(strand: Strand, group: Group, own: set[str], seen: Seen) -> list[Trajectory]:
     """Whose scores the credit sees: a comparison sees the group, of which a penalty can read only what has views."""
     everybody = [one.trajectory for one in group.members]
-    if not isinstance(strand.credit, GroupCredit):
+    if not isinstance(strand.credit, GroupCredit) or strand.credit.scope == "strand":
         return [one for one in everybody if one.id in own]
     if strand.credit.value == "children":
         return [one for one in everybody if one.id in own or one.parent_id in own]

@@ -32,8 +32,9 @@ class GroupCredit(Strict):
     """sequence: summed into the response's reward before the baseline (RLOO); suffix: each token bears its own and
     those after it (REINFORCE++)."""
     eps: Annotated[float, Field(gt=0)] = 1e-4
-    scope: Literal["all", "on_policy"] = "all"
-    """Whose rewards form the group's statistics: every member, or the learner's own rollouts alone."""
+    scope: Literal["all", "on_policy", "strand"] = "all"
+    """Whose rewards form the group's statistics: every member, the learner's own rollouts alone, or the members of this
+    strand alone (RePO's split)."""
     lone: Literal["zero", "reward"] = "zero"
     """Advantage of a group of one: 0 (as TRL), or the reward itself (as verl and LUFFY)."""
     overlong: Overlong | None = None

@@ -183,7 +183,7 @@ def _compared(credit: GroupCredit, group: Sequence[Trajectory], worth: _Worth) -
     anchor_G = np.array([_is_anchor(credit, one) for one in group], bool)
     if credit.baseline == "greedy" and not (anchor_G & known_G).any():
         return advantages_G, {index: worth.unknown.get(index, NO_GREEDY) for index in range(len(group))}
-    counted_G = np.array([credit.scope == "all" or is_own_rollout(one) for one in group], bool) & ~anchor_G
+    counted_G = np.array([credit.scope != "on_policy" or is_own_rollout(one) for one in group], bool) & ~anchor_G
     advantages_G[known_G] = group_advantages(
         credit,
         worth.rewards_G[known_G],

@@ -106,7 +106,7 @@ def credited(
 def _is_seen(strand: Strand, rows: Sequence[Trajectory], own: Sequence[int], row: int) -> bool:
     """Whether the strand's credit sees a row of its group: a comparison sees everybody, or its children alone."""
     credit = strand.credit
-    if row in own or not isinstance(credit, GroupCredit):
+    if row in own or not isinstance(credit, GroupCredit) or credit.scope == "strand":
         return row in own
     return credit.value == "own" or rows[row].parent_id in {rows[i].id for i in own}
 

@@ -54,3 +54,18 @@ def test_a_tie_makes_no_pair_and_says_so() -> None:
     assert made.examples == ()
     assert {one.id for one in made.dropped} == {"own", "other"}
     assert all("no pair" in one.reason for one in made.dropped)
+
+
+def test_a_strand_may_be_compared_with_its_own_members_alone() -> None:
+    rewards = {"f0": 1.0, "f1": 0.0, "p0": 5.0, "p1": 4.0}
+    for scope, expected in (("strand", [0.5, -0.5, 0.5, -0.5]), ("all", [-1.5, -2.5, 2.5, 1.5])):
+        strands = recipes.load("repo", normalise=scope).strands
+        undivided = [
+            one.model_copy(update={"credit": one.credit.model_copy(update={"scale": "none"})}) for one in strands
+        ]
+        members = tuple(
+            Member(trajectory(name, reward=value, group_id="g"), int(name.startswith("p")))
+            for name, value in rewards.items()
+        )
+        made = asyncio.run(assemble(undivided, [Group("g", members)], Models()))
+        assert [float(one.advantages[0]) for one in made.examples] == expected

@@ -275,6 +275,18 @@ def test_repo_is_the_papers(name: str, seed: int) -> None:
     holds(with_past("repo", case, **parameters), lambda c: paper.reward.repo(recording, c, a_B, **options), case)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_repo_may_measure_each_kind_among_itself(seed: int) -> None:
+    """The authors' split: fresh rollouts by fresh ones' rewards, past ones by past ones'."""
+    case = replayed(seed)
+    recording = replace(case, old_BT=np.where(case.off_B[:, None], case.behavior_BT, case.old_BT))
+    fresh = centred(case, lambda rows: [i for i in rows if not case.off_B[i]], eps=1e-4)
+    replays = centred(case, lambda rows: [i for i in rows if case.off_B[i]], eps=1e-4)
+    a_B = recorded(np.where(case.off_B, replays, fresh))
+    assert np.abs(a_B - recorded(centred(case, eps=1e-4))).max() > 0.1
+    holds(with_past("repo", case, normalise="strand"), lambda c: paper.reward.repo(recording, c, a_B), case)
+
+
 EXGRPO: dict[str, Parameters] = {"defaults": {}, "a fifth": {"share": 0.2}, "flatter": {"gamma": 0.5}}
 
 

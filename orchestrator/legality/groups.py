@@ -66,7 +66,10 @@ def _size(case: Case, strand: Strand) -> int:
     """Members of the strand's group whose rewards form its statistics."""
     if strand.source.per_step:
         return 1
-    own = isinstance(strand.credit, GroupCredit) and strand.credit.scope == "on_policy"
+    scope = strand.credit.scope if isinstance(strand.credit, GroupCredit) else "all"
+    if scope == "strand":
+        return strand.source.per_prompt
+    own = scope == "on_policy"
     counted = [one for one in group(case.recipe) if not own or one.source.producer == "rollout"]
     return sum(one.source.per_prompt for one in counted)
 
@@ -94,10 +97,11 @@ def _scope(case: Case) -> Iterator[Verdict]:
     for strand in compared:
         if strand.terms and _compared(strand.credit) and "scope" not in strand.credit.model_fields_set:
             text = "the group mixes who wrote it, and the credit does not say whose rewards form the baseline"
-            yield Verdict("error", "V9", strand.name, text, "set credit.scope to all or on_policy")
+            yield Verdict("error", "V9", strand.name, text, "set credit.scope to all, on_policy or strand")
     scopes = {strand.credit.scope for strand in compared if isinstance(strand.credit, GroupCredit)}
     if scopes:
-        whose = "everybody's rewards" if scopes == {"all"} else "the learner's own rewards alone"
+        said = {"all": "everybody's rewards", "on_policy": "the learner's own rewards alone"}
+        whose = "; ".join(said.get(scope, "each strand's own rewards") for scope in sorted(scopes))
         yield Verdict("declared", "V9", "", f"{whose} form the group's baseline")
 
 
