@@ -30,10 +30,10 @@ from policies.bad_input import refuse
 from policies.config import Model, TinyModel
 from policies.model_folder import materialise
 from policies.models import Head
-from policies.prompt import Prompt
 from policies.tokens import Tokenizer
 from teachers.labels import LabelSet
 from teachers.preferences import PreferenceSet
+from teachers.prompt_book import PromptBook
 from teachers.streams import Report
 
 QUIET = {
@@ -55,8 +55,8 @@ class Inputs:
 
     folder: Path
     tokenizer: Tokenizer
-    train: tuple[Prompt, ...]
-    probe: tuple[Prompt, ...]
+    train: PromptBook
+    probe: PromptBook
     demonstrations: Demonstrations | None
     stages: tuple[StageRun, ...]
     preferences: PreferenceSet | None = None
@@ -68,11 +68,6 @@ class Inputs:
     def writes(self) -> bool:
         """Whether the model is a language model: a scalar head is neither sampled nor probed."""
         return all(stage.head == "language" for stage in self.stages)
-
-    @property
-    def by_id(self) -> dict[str, Prompt]:
-        """Every prompt of the run."""
-        return {prompt.id: prompt for prompt in (*self.train, *self.probe)}
 
 
 @dataclass(slots=True)
@@ -98,7 +93,7 @@ class Parts:
             self.rollouts,
             rewarded(self.scorer, self.companions(stage), version),
             inputs.train,
-            inputs.by_id,
+            inputs.train.by_id,
             inputs.demonstrations,
             pipeline.seed,
             inputs.tokenizer,
@@ -110,7 +105,7 @@ class Parts:
 
     def prober(self, inputs: Inputs, pipeline: Pipeline) -> Prober:
         """The probe, wired."""
-        return Prober(self.rollouts, self.scorer, inputs.probe, inputs.by_id, pipeline.probe, pipeline.seed)
+        return Prober(self.rollouts, self.scorer, inputs.probe, inputs.probe.by_id, pipeline.probe, pipeline.seed)
 
 
 def stage_runs(pipeline: Pipeline) -> tuple[StageRun, ...]:
@@ -153,7 +148,7 @@ def read_inputs(pipeline: Pipeline, directory: Path, base: Path) -> Inputs:
         folder,
         tokenizer,
         data.train,
-        data.probe if all(stage.head == "language" for stage in stages) else (),
+        data.probe if all(stage.head == "language" for stage in stages) else PromptBook.of(()),
         data.demonstrations,
         stages,
         data.preferences,

@@ -68,7 +68,7 @@ class Collector:
 
     sampler: Sampler
     scorer: Scorer
-    prompts: tuple[Prompt, ...]
+    prompts: Sequence[Prompt]
     by_id: Mapping[str, Prompt]
     demonstrations: Demonstrations | None
     seed: int

@@ -20,6 +20,7 @@ from teachers.demonstrations import load as load_demonstrations
 from teachers.given import Reading
 from teachers.labels import LabelSet
 from teachers.preferences import PreferenceSet
+from teachers.prompt_book import PromptBook
 from teachers.streams import Report
 
 T = TypeVar("T")
@@ -29,8 +30,8 @@ T = TypeVar("T")
 class Data:
     """A run's data, checked; None where no strand asks, or where a model writes them later."""
 
-    train: tuple[Prompt, ...]
-    probe: tuple[Prompt, ...] = ()
+    train: PromptBook
+    probe: PromptBook
     demonstrations: DemonstrationSet | None = None
     preferences: PreferenceSet | None = None
     labels: LabelSet | None = None
@@ -47,7 +48,7 @@ def read(pipeline: Pipeline, strands: Sequence[Strand], tokenizer: Tokenizer, ba
     reading = Reading(tokenizer, base, pipeline.model.context)
     train = _tried(faults, lambda: _prompts(pipeline, reading, "train"))
     probe = _tried(faults, lambda: _prompts(pipeline, reading, "probe"))
-    prompts, held_out = (one.prompts if one else () for one in (train, probe))
+    prompts, held_out = (one.prompts if one else PromptBook.of(()) for one in (train, probe))
     _tried(faults, lambda: disjoint(prompts, held_out))
     given = _tried(faults, lambda: _demonstrations(pipeline, strands, prompts, reading) if train else None)
     compared = _tried(faults, lambda: _preferences(pipeline, strands, reading))

@@ -171,8 +171,7 @@ async def _consume(
     permits: asyncio.Semaphore,
 ) -> None:
     """One step: credit, train, publish, remember."""
-    families = {name: prompt.family for name, prompt in ports.collector.by_id.items()}
-    assembled = await assemble(stage.strands, collected.groups, ports.models(), families)
+    assembled = await assemble(stage.strands, collected.groups, ports.models(), _families(ports, collected))
     assembled = replace(assembled, dropped=(*collected.dropped, *assembled.dropped))
     arrived = time.perf_counter()
     ports.ledger.add(state.step + 1, assembled.examples, stage.config.name)
@@ -201,6 +200,15 @@ async def _consume(
     permits.release()  # the next step is planned by this one's facts
     _remember(ports, stage, row, collected, assembled)
     await ports.after_step(stage, state)
+
+
+def _families(ports: Ports, collected: Collected) -> dict[str, str]:
+    """Prompt id -> family, of the step's prompts alone, where families have teachers."""
+    if not ports.teachers:
+        return {}
+    by_id = ports.collector.by_id
+    asked = {one.trajectory.prompt_id for group in collected.groups for one in group.members}
+    return {name: found.family for name in asked if (found := by_id.get(name)) is not None}
 
 
 async def _train(

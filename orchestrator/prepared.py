@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -116,11 +117,11 @@ class Preparing:
         """Each attempt on the prompts for which the earlier ones kept nothing."""
         kept: dict[str, list[Trajectory]] = {}
         for attempt, template in enumerate(self.prepare.attempts):
-            left = [prompt for prompt in self.prompts if not kept.get(prompt.id)]
-            draws = [one for prompt in left for one in self._draws(prompt, template, attempt)]
+            left = (prompt for prompt in self.prompts if not kept.get(prompt.id))
+            draws = (one for prompt in left for one in self._draws(prompt, template, attempt))
             found: dict[str, list[Trajectory]] = defaultdict(list)
-            for low in range(0, len(draws), CHUNK):
-                for one in await self._judged(draws[low : low + CHUNK]):
+            while some := list(islice(draws, CHUNK)):
+                for one in await self._judged(some):
                     found[one.prompt_id].append(one)
             kept |= {name: self._kept(ones) for name, ones in found.items()}
         return kept
@@ -149,7 +150,7 @@ class Preparing:
         if source.context_shift != "keep":
             whole = [(d, replace(r, train_context=d.prompt.tokens)) for d, r in whole]
         plain = [replace(r, teacher_context=d.prompt.tokens) for d, r in whole]
-        scored = await self.scorer.score(plain, {one.id: one for one in self.prompts}) if plain else []
+        scored = await self.scorer.score(plain, {d.prompt.id: d.prompt for d, _ in whole}) if plain else []
         return [
             judged(one, in_tokens(one, after.scores, self.tokenizer), None)
             for one, after in zip(plain, scored, strict=True)

@@ -1,7 +1,7 @@
 """Probes on held-out prompts: one greedy response and some sampled ones for each; they never touch the weights."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ class Prober:
 
     sampler: Sampler
     scorer: Scorer
-    prompts: tuple[Prompt, ...]
+    prompts: Sequence[Prompt]
     by_id: Mapping[str, Prompt]
     config: Probe
     seed: int

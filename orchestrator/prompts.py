@@ -1,4 +1,4 @@
-"""Prompts from their source: generated or read, tokenised once, refused with every fault at once.
+"""Prompts from their source: generated, or checked and read from files when drawn; refused with every fault at once.
 
 Generated sources (arithmetic, reasoning-gym) are split by a hash of the text, one part in eight held out, so that a
 source at a key ending in `probe` never shares a problem with one at any other key, whatever the seeds and counts.
@@ -7,19 +7,21 @@ source at a key ending in `probe` never shares a problem with one at any other k
 import json
 import random
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 from orchestrator.config import ArithmeticPrompts, JsonlPrompts, ParquetPrompts, PromptSource, TaskPrompts
-from policies.bad_input import BadInput, near, refuse, shown
+from policies.bad_input import MOST_LINES, BadInput, near, refuse, shown
 from policies.prompt import Message, Prompt
 from policies.tokens import Tokenizer
 from teachers.conversations import Text, last_said, one_text, plain, prompt_tokens, read_text
 from teachers.draws import draw
+from teachers.lookup import digest
+from teachers.prompt_book import Numbered, PromptBook, alike, marks, said_by, streamed
 from teachers.rows import Bad, Row, Table
-from teachers.streams import Report, read_all
+from teachers.streams import Report, stream
 
 HELD_OUT = 8
 """One generated problem in so many belongs to the probe."""
@@ -52,14 +54,14 @@ class _Task:
 class Loaded:
     """A source's prompts, and what became of its rows where it is a file."""
 
-    prompts: tuple[Prompt, ...]
+    prompts: PromptBook
     report: Report | None = None
 
 
 def load(
     source: PromptSource, tokenizer: Tokenizer, *, base: Path, context: int, max_tokens: int, key: str
-) -> tuple[Prompt, ...]:
-    """Every prompt of the source, in a fixed order.
+) -> PromptBook:
+    """Every prompt of the source, in a fixed order; those of a file are read and tokenised when they are drawn.
 
     `base` is the pipeline file's folder, `key` the place in that file (prompts.train, prompts.probe), `context` the
     longest prompt plus response and `max_tokens` the response's share of it. Raises `BadInput` with all faults.
@@ -81,7 +83,7 @@ def read(source: PromptSource, tokenizer: Tokenizer, *, base: Path, context: int
             assert_never(source)
     made = [frame.prompt(task) for task in tasks]
     refuse([str(one) for one in made if isinstance(one, Bad)])
-    return Loaded(tuple(one for one in made if isinstance(one, Prompt)))
+    return Loaded(PromptBook.of([one for one in made if isinstance(one, Prompt)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,22 +188,28 @@ _Source = JsonlPrompts | ParquetPrompts
 
 
 def _of_file(source: _Source, base: Path, key: str, frame: _Frame) -> Loaded:
+    """Check every row; what stays is where the rows lie, and hashes of what they say."""
     split = key.rpartition(".")[2]
-    table = table_of(source, key, base)
-    places: dict[str, str] = {}
+    bear_ids = False
+
+    def name(row: Row) -> str:
+        own = row.values.get("id")
+        return f"{split}-{row.ordinal}" if own is None else str(own)
 
     def make(row: Row) -> Prompt | str:
-        task = _from_row(row, source, f"{split}-{row.ordinal}")
-        if isinstance(task, str):
-            return task
-        if task.id in places:
-            return f"id: stands already at {places[task.id]} (got '{task.id}'); make ids unique"
-        places[task.id] = row.place
-        made = frame.prompt(task)
+        task = _from_row(row, source, name(row))
+        made = task if isinstance(task, str) else frame.prompt(task)
         return made.reason if isinstance(made, Bad) else made
 
-    found, report = read_all(table, make)
-    return Loaded(tuple(found), report)
+    def called(row: Row, made: Prompt) -> int:
+        nonlocal bear_ids
+        bear_ids = bear_ids or row.values.get("id") is not None
+        return digest(made.id)
+
+    said = [lambda _, made, which=which: marks(said_by(made))[which] for which in (0, 1)]
+    found, report = stream(table_of(source, key, base), make, [called, *said], name)
+    names = (lambda number: name(found.row(number))) if bear_ids else Numbered(split, found.ordinals)
+    return Loaded(streamed(found, found.take_tags(), names), report)
 
 
 def table_of(source: JsonlPrompts | ParquetPrompts, key: str, base: Path = Path()) -> Table:
@@ -218,13 +226,13 @@ def _references(source: _Source) -> tuple[str, ...]:
     return (source.reference, *(("answer", "solution") if source.reference == "reference" else ()))
 
 
-def _from_row(row: Row, source: _Source, default_id: str) -> _Task | str:
-    """The task, or the fault in words."""
-    name, family = row.values.get("id"), row.values.get("family") or ""
+def _from_row(row: Row, source: _Source, name: str) -> _Task | str:
+    """The task that is called `name`, or the fault in words."""
+    family = row.values.get("family") or ""
     try:
         prompt = one_text(read_text(row.values[source.prompt], source.prompt))
         reference = _reference(row, source)
-        own_id = default_id if name is None else plain(str(name), "id")
+        own_id = plain(name, "id")
         family = plain(str(family), "family") if family else ""
     except ValueError as error:
         return str(error)
@@ -253,21 +261,26 @@ def _reference(row: Row, source: _Source) -> str:
 
 
 def disjoint(train: Sequence[Prompt], probe: Sequence[Prompt]) -> None:
-    """Raise `BadInput` when a held-out prompt also stands in train, by text: it would measure memory."""
-    trained: Mapping[Text, str] = {_known(prompt): prompt.id for prompt in train}
-    refuse(
-        [
-            f"prompts.probe: {p.id} also stands in prompts.train as {trained[_known(p)]} (got {shown(p.text)}); "
-            "take it out of one of them"
-            for p in probe
-            if _known(p) in trained
-        ]
-    )
+    """Raise `BadInput` when a held-out prompt also stands in train, by text: it would measure memory.
+
+    They are compared by a hash, and those that are told by their texts.
+    """
+    ours, theirs = PromptBook.of(train), PromptBook.of(probe)
+    faults: list[str] = []
+    for number in theirs.texts.shared(ours.texts):
+        fault = _standing(ours, theirs[number]) if len(faults) < MOST_LINES else "one more, only counted"
+        faults += [] if fault is None else [fault]
+    refuse(faults)
 
 
-def _known(prompt: Prompt) -> Text:
-    """What tells a prompt from others: its conversation, or its text without the blanks around."""
-    return prompt.messages or prompt.text.strip()
+def _standing(train: PromptBook, held: Prompt) -> str | None:
+    """In words, where a held-out prompt stands in train; None where nothing but the hash is the same."""
+    said = alike(said_by(held))
+    for number in train.texts.find(digest(said)):
+        if alike(said_by(train[number])) == said:
+            where = f"{held.id} also stands in prompts.train as {train.name(number)}"
+            return f"prompts.probe: {where} (got {shown(held.text)}); take it out of one of them"
+    return None
 
 
 def at_step(prompts: Sequence[Prompt], step: int, count: int, seed: int) -> list[Prompt]:

@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
@@ -25,6 +25,8 @@ from teachers.config import (
 from teachers.conversations import Text, Written, one_text, plain, read_text, whole, written
 from teachers.draws import draw
 from teachers.given import Names, Reading, fitting, row_name, stem, trajectory
+from teachers.lookup import Int64
+from teachers.prompt_book import PromptBook
 from teachers.rows import Row, Table, form_of
 from teachers.streams import Report, Stream, stream
 
@@ -89,7 +91,7 @@ def load(
         case ChainSolver():
             work = _worked(prompts, lambda p: chain_solver.work(p.text, p.reference, config.marker))
         case JsonlDemonstrations() | ParquetDemonstrations():
-            return _of_file(config, prompts, Reading(tokenizer, base, context))
+            return _of_file(config, PromptBook.of(prompts), Reading(tokenizer, base, context))
         case ModelDemonstrations():
             raise BadInput([f"{KEY}.kind: a model writes these when the run starts; they cannot be read (got 'model')"])
         case _:
@@ -143,33 +145,55 @@ def _tokenised(work: Sequence[tuple[Prompt, str]], name: str, tokenizer: Tokeniz
 _Config = JsonlDemonstrations | ParquetDemonstrations
 
 
-def _of_file(config: _Config, prompts: Sequence[Prompt], reading: Reading) -> DemonstrationSet:
+def _of_file(config: _Config, prompts: PromptBook, reading: Reading) -> DemonstrationSet:
     """The rows of a file, each checked; of which prompt they are is kept, what they say is not."""
     name = stem(config.path)
-    numbers = {prompt.messages or prompt.text: number for number, prompt in enumerate(prompts)}
     strangers = _Strangers(config.prompt)
 
     def make(row: Row) -> Trajectory | str:
         try:
             asked, response = _response(row, config, reading.tokenizer)
             response = fitting(response, reading.context)
-            prompt_id = prompts[numbers[asked]].id if asked in numbers else row_name(row, name)
+            number = prompts.saying(asked)
+            prompt_id = row_name(row, name) if number is None else prompts.name(number)
         except ValueError as error:
             return str(error)
         return trajectory(Names(f"{name}-{prompt_id}-{row.ordinal}", prompt_id, name), response)
 
     def tag(row: Row, _: Trajectory) -> int:
         asked = _asked(row, config)
-        if asked not in numbers:
+        number = prompts.saying(asked)
+        if number is None:
             strangers.add(row, asked)
-        return numbers.get(asked, -1)
+            return -1
+        return number
 
-    flat, report = stream(table_of(config, reading.base), make, tag)
-    by_prompt: dict[str, list[int]] = defaultdict(list)
-    for number, prompt in enumerate(flat.tags):
-        if prompt >= 0:
-            by_prompt[prompts[prompt].id].append(number)
-    return DemonstrationSet(name, dict(by_prompt), flat, report, tuple(strangers.told), strangers.count)
+    flat, report = stream(table_of(config, reading.base), make, [tag])
+    (owners,) = flat.take_tags()
+    return DemonstrationSet(name, _Answers(prompts, owners), flat, report, tuple(strangers.told), strangers.count)
+
+
+class _Answers(Mapping[str, Sequence[int]]):
+    """The numbers of a file's demonstrations by the id of the prompt that they answer: 8 bytes a demonstration."""
+
+    def __init__(self, prompts: PromptBook, owners: Int64) -> None:
+        """`owners` has the prompt's number of each demonstration, -1 for none; [N]."""
+        order = np.argsort(owners, kind="stable")
+        order = order[np.searchsorted(owners[order], 0) :]
+        self._prompts, self._owners, self._numbers = prompts, owners[order].astype(np.int32), order.astype(np.int32)
+
+    def __getitem__(self, name: str) -> Sequence[int]:
+        number = self._prompts.number(name)
+        low, high = (0, 0) if number is None else np.searchsorted(self._owners, [number, number + 1])
+        if low == high:
+            raise KeyError(name)
+        return [int(one) for one in self._numbers[low:high]]
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._prompts.name(int(number)) for number in np.unique(self._owners))
+
+    def __len__(self) -> int:
+        return len(np.unique(self._owners))
 
 
 @dataclass(slots=True)

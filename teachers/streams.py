@@ -1,10 +1,9 @@
 """Records of data files larger than memory: one pass checks every row, later reads make a record when it is asked for.
 
-What stays in memory is where each good row lies (40 bytes a row) and the last records used. JSON lines are read in
+What stays in memory is where each good row lies (32 bytes a row) and the last records used. JSON lines are read in
 place; compressed and Parquet rows cannot be reached one by one, so the pass puts them into a temporary file (TMPDIR).
 """
 
-import hashlib
 import os
 import pickle
 import tempfile
@@ -17,14 +16,15 @@ from typing import IO, Generic, TypeVar
 
 import numpy as np
 
-from policies.bad_input import MOST_LINES, BadInput
+from policies.bad_input import MOST_LINES, BadInput, shown
+from teachers.lookup import Int64, digest
 from teachers.rows import Bad, Line, Row, Table, lines, parse, shards
 
 RECORDS = 256
 """Records that stay made."""
 
-_CODES = {"file": "i", "number": "q", "offset": "q", "size": "i", "ordinal": "q", "tag": "q"}
-"""What is kept of each good row, as array type codes."""
+_CODES = {"file": "i", "number": "q", "offset": "q", "size": "i", "ordinal": "q"}
+"""What is kept of each good row, as array type codes; a tag is a `q`."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -98,19 +98,6 @@ def passed(table: Table) -> Iterator[tuple[Path, Line]]:
                 return
 
 
-def read_all(table: Table, make: Make[T]) -> tuple[list[T], Report]:
-    """Every record at once, for what must be in memory anyway."""
-    tally, records = Tally(table), []
-    for _, line in passed(table):
-        made = line.row if isinstance(line.row, Bad) else make(line.row)
-        if isinstance(made, Bad | str):
-            tally.reject(made if isinstance(made, Bad) else Bad(line.row.place, made))
-        else:
-            tally.good()
-            records.append(made)
-    return records, tally.report()
-
-
 # ---------------------------------------------------------------- on demand
 
 
@@ -133,28 +120,51 @@ class Stream(Generic[T_co]):
         return (self[number] for number in range(len(self)))
 
     @property
-    def tags(self) -> Sequence[int]:
-        """The number that each record was given."""
-        return self._index.columns["tag"]
+    def ordinals(self) -> "array[int]":
+        """Which of the table's rows each record is, rising."""
+        return self._index.columns["ordinal"]
+
+    def take_tags(self) -> list[Int64]:
+        """The numbers that the records were given, a column for each tag; the stream keeps them no longer."""
+        return self._index.take_tags()
+
+    def row(self, number: int) -> Row:
+        """A record's row, read again. Raises `BadInput` where the file has changed."""
+        row = self._index.row(number)
+        if isinstance(row, Bad):
+            raise self._changed(number)
+        return row
 
     def place(self, number: int) -> str:
         """Where the row stands."""
         return self._index.place(number)
 
     def _made(self, number: int) -> T_co:
-        row = self._index.row(number)
-        made = row if isinstance(row, Bad) else self._make(row)
-        if isinstance(made, Bad | str):
-            raise BadInput([f"{self._index.place(number)}: changed since the run read it; start the run again"])
+        made = self._make(self.row(number))
+        if isinstance(made, str):
+            raise self._changed(number)
         return made
 
+    def _changed(self, number: int) -> BadInput:
+        return BadInput([f"{self._index.place(number)}: changed since the run read it; start the run again"])
 
-def stream(table: Table, make: Make[T], tag: Callable[[Row, T], int] | None = None) -> tuple[Stream[T], Report]:
-    """Check every row of the table in one pass; `tag` gives a number to keep in memory for each good record.
 
-    Rows whose id stood before are bad. Raises `BadInput` with the first faults and the count of the others.
+Tag = Callable[[Row, T], int]
+"""A number of 64 bits for a good record."""
+
+Name = Callable[[Row], str | None]
+"""What a row is called, if it bears a name."""
+
+
+def stream(
+    table: Table, make: Make[T], tags: Sequence[Tag[T]] = (), name: Name | None = None
+) -> tuple[Stream[T], Report]:
+    """Check every row of the table in one pass; `tags` give numbers to keep in memory for each good record.
+
+    Rows with a name that stood before are bad; by default it is the table's `unique` column. Raises `BadInput` with
+    the first faults and the count of the others.
     """
-    tally, index = Tally(table), _Index(table)
+    tally, index = Tally(table), _Index(table, len(tags), name)
     for path, line in passed(table):
         made = line.row if isinstance(line.row, Bad) else make(line.row)
         if isinstance(made, Bad | str):
@@ -162,7 +172,7 @@ def stream(table: Table, make: Make[T], tag: Callable[[Row, T], int] | None = No
             continue
         tally.good()
         assert isinstance(line.row, Row), "a record was made of it"
-        index.add(path, line, line.row, tag(line.row, made) if tag is not None else 0)
+        index.add(path, line, line.row, [tag(line.row, made) for tag in tags])
     for bad in index.drop_repeated():
         tally.reject(bad, counted=True)
     return Stream(index, make), tally.report()
@@ -171,27 +181,39 @@ def stream(table: Table, make: Make[T], tag: Callable[[Row, T], int] | None = No
 class _Index:
     """Where each good row lies, and how to read it again."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, tags: int, name: Name | None) -> None:
+        self._table, self._name = table, name
         self._paths: list[Path] = []
         self._stamps: list[tuple[int, int]] = []
         self._spool: IO[bytes] | None = None
-        self.columns = {name: array(code) for name, code in _CODES.items()}
+        self._codes = _CODES | {f"tag{number}": "q" for number in range(tags)}
+        self.columns = {name: array(code) for name, code in self._codes.items()}
         self._ids = array("q")
 
     def __len__(self) -> int:
         return len(self.columns["offset"])
 
-    def add(self, path: Path, line: Line, row: Row, tag: int) -> None:
+    def add(self, path: Path, line: Line, row: Row, tags: Sequence[int]) -> None:
         """Remember a good row."""
         if not self._paths or self._paths[-1] != path:
             self._paths.append(path)
             self._stamps.append(_stamp(path))
         offset, size = self._spooled(row) if self._is_spooled(path) else (line.offset, line.size)
-        values = (len(self._paths) - 1, line.number, offset, size, row.ordinal, tag)
+        values = (len(self._paths) - 1, line.number, offset, size, row.ordinal, *tags)
         for column, value in zip(self.columns.values(), values, strict=True):
             column.append(value)
-        self._ids.append(_digest(row.values.get(self._table.unique)))
+        self._ids.append(digest(self._called(row)))
+
+    def _called(self, row: Row) -> str | None:
+        if self._name is not None:
+            return self._name(row)
+        own = row.values.get(self._table.unique)
+        return None if own is None else str(own)
+
+    def take_tags(self) -> list[Int64]:
+        """The tags' columns, which are forgotten here."""
+        names = [name for name in self.columns if name not in _CODES]
+        return [np.array(self.columns.pop(name), np.int64) for name in names]
 
     def _is_spooled(self, path: Path) -> bool:
         return self._table.kind == "parquet" or path.suffix == ".gz"
@@ -231,26 +253,19 @@ class _Index:
         order = np.argsort(ids, kind="stable")
         same = (ids[order][1:] == ids[order][:-1]) & (ids[order][1:] != 0)
         repeated = np.sort(order[1:][same])
-        found = [
-            Bad(
-                self.place(row), f"id: stands already at {self.place(int(np.argmax(ids == ids[row])))}; make ids unique"
-            )
-            for row in map(int, repeated[:MOST_LINES])
-        ]
+        found = [self._repeated(row, int(np.argmax(ids == ids[row]))) for row in map(int, repeated[:MOST_LINES])]
         keep = np.setdiff1d(np.arange(len(ids)), repeated)
         if len(repeated):
-            self.columns = {k: array(_CODES[k], np.asarray(v)[keep].tolist()) for k, v in self.columns.items()}
+            self.columns = {k: array(self._codes[k], np.asarray(v)[keep].tobytes()) for k, v in self.columns.items()}
         return found + [Bad("", "")] * (len(repeated) - len(found))
+
+    def _repeated(self, number: int, first: int) -> Bad:
+        row = self.row(number)
+        got = f" (got {shown(self._called(row))})" if isinstance(row, Row) else ""
+        return Bad(self.place(number), f"id: stands already at {self.place(first)}{got}; make ids unique")
 
 
 def _stamp(path: Path) -> tuple[int, int]:
     """Size and time of change: what tells that a file is still the one that was checked."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
-
-
-def _digest(name: object) -> int:
-    """63 bits of an id; 0 where there is none."""
-    if name is None:
-        return 0
-    return int.from_bytes(hashlib.blake2b(repr(name).encode("utf-8", "replace"), digest_size=8).digest(), "big") >> 1

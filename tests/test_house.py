@@ -24,6 +24,7 @@ BASES = {
     *("nn.Module", "torch.nn.Module", "Function", "autograd.Function", "torch.autograd.Function"),
     *("WeightTransferEngine", "WeightTransferInitInfo", "WeightTransferUpdateInfo"),
     *("WeightSource", "TrainerInitInfo", "TrainerWeightTransferEngine"),
+    *("Sequence", "Mapping"),  # data that are not in memory, read as if they were
     *("yaml.SafeLoader", "yaml.SafeDumper", "jinja2.ext.Extension", "torch.optim.AdamW"),
 }
 """What a class may inherit from, besides exceptions and a shared config record; last, libraries' extension points."""

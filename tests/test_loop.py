@@ -2,12 +2,14 @@
 
 import asyncio
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes import (
+    FakeFrozen,
     FakeLearner,
     FakeLedger,
     FakePublisher,
@@ -22,6 +24,7 @@ from orchestrator.collect import Collector
 from orchestrator.config import RecipeChoice, Stage
 from orchestrator.loop import Ports, RunState, StageRun, run_stage
 from orchestrator.recipes import load
+from policies.prompt import Prompt
 from policies.trajectory import Origin, Trajectory
 
 PROMPTS = tuple(prompt(f"p{index}") for index in range(6))
@@ -211,3 +214,48 @@ def test_a_resumed_stage_plans_by_the_states_and_facts_of_its_checkpoint() -> No
         again.run(RunState(**json.loads(whole.states[done - 1])))
         ids = [[one.trajectory.id for one in step] for step in again.learner.steps]
         assert ids == [[one.trajectory.id for one in step] for step in whole.learner.steps[done:]]
+
+
+# ---------------------------------------------------------------- families
+
+
+class Counted(dict[str, Prompt]):
+    """Prompts by id that say which were asked for, and cannot be gone through."""
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        super().__init__({one.id: one for one in prompts})
+        self.asked: list[str] = []
+
+    def __getitem__(self, name: str) -> Prompt:
+        self.asked.append(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.append(name)
+        return super().get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("every prompt of the run was asked for")
+
+    keys = values = items = __iter__
+
+
+@pytest.mark.parametrize("families", [True, False])
+def test_a_step_asks_for_its_own_prompts_and_no_other(families: bool) -> None:
+    def told(number: int) -> Prompt:
+        return prompt(f"p{number}", family="even" if number % 2 == 0 else "odd", tokens=np.array([number], np.int32))
+
+    prompts = [told(number) for number in range(5000)]
+    parameters = {"teachers": {"even": "even", "*": "all"}, "outcome": 0.0} if families else {"rollouts": 2}
+    world = World(recipe="multi_teacher_opd" if families else "grpo", steps=3, parameters=parameters)
+    by_id, even, rest = Counted(prompts), FakeFrozen(), FakeFrozen()
+    world.sampler.version, ports = 0, world.ports()
+    collector = replace(ports.collector, prompts=prompts, by_id=by_id)
+    teachers = {"even": even} if families else {}
+    ports = replace(ports, collector=collector, teachers=teachers, teacher=rest if families else None)
+    asyncio.run(asyncio.wait_for(run_stage(world.stage(), ports, RunState()), 20))
+    drawn = {one.trajectory.prompt_id for step in world.learner.steps for one in step}
+    assert set(by_id.asked) == drawn and len(drawn) == 3 * 2
+    asked = [sorted(context[0] for context in one.contexts) for one in (even, rest)]
+    numbers = sorted(int(name[1:]) for name in drawn)
+    assert asked == ([[n for n in numbers if n % 2 == left] for left in (0, 1)] if families else [[], []])

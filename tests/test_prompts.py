@@ -115,7 +115,7 @@ def test_a_prompt_that_is_no_text_and_ids_that_repeat(tmp_path, tokenizer):
         {"prompt": "7", "reference": "7", "id": "b"},
         '{"prompt": "\\ud800", "reference": "8"}',
     )
-    number, empty, twice, surrogate = refused(source, tokenizer, tmp_path)
+    number, empty, surrogate, twice = refused(source, tokenizer, tmp_path)
     assert "data.jsonl:1: prompt: not a text (got '5')" in number
     assert "data.jsonl:2: prompt: not a text (got '')" in empty
     assert "data.jsonl:4: id: stands already at" in twice and "data.jsonl:3 (got 'b')" in twice
@@ -185,7 +185,8 @@ def test_parquet_faults(tmp_path, tokenizer):
 def test_held_out_prompts_that_stand_in_train_are_refused(tmp_path, tokenizer):
     train = load(rows(tmp_path, {"prompt": "1+1=", "reference": "2"}, {"prompt": "5", "reference": ""}),
                  tokenizer, tmp_path)  # fmt: skip
-    probe = load(rows(tmp_path, {"prompt": "1+1= ", "reference": "2"}), tokenizer, tmp_path, key="prompts.probe")
+    held = rows(tmp_path, {"prompt": "1+1= ", "reference": "2"}, name="probe.jsonl")
+    probe = load(held, tokenizer, tmp_path, key="prompts.probe")
     with pytest.raises(BadInput, match=r"probe-0 also stands in prompts.train as train-0"):
         prompts.disjoint(train, probe)
 

@@ -27,7 +27,7 @@ from teachers.demonstrations import load as load_demonstrations
 from teachers.draws import draw
 from teachers.given import Reading
 from teachers.rows import Row, Table
-from teachers.streams import read_all, stream
+from teachers.streams import stream
 
 FORMS = (("prompt", "response"),)
 
@@ -173,8 +173,8 @@ def test_ids_that_repeat_are_bad_rows(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput) as caught:
         stream(table(tmp_path / name, optional=("id",)), lambda row: [text_of(row)])
     first, second = caught.value.lines
-    assert "id: stands already at" in first and ("row 1;" in first or ":1;" in first)
-    assert ("row 6:" in second or ":6:" in second) and ("row 2;" in second or ":2;" in second)
+    assert "id: stands already at" in first and ("row 1 (got '0');" in first or ":1 (got '0');" in first)
+    assert ("row 6:" in second or ":6:" in second) and ("row 2 (got '1');" in second or ":2 (got '1');" in second)
     found, report = stream(table(tmp_path / name, optional=("id",), skip=True), lambda row: [text_of(row)])
     assert [one for (one,) in found] == ["#1", "#2", "#3", "#4"] and (report.read, report.lost) == (6, 2)
 
@@ -383,9 +383,10 @@ def _write_judged(path: Path, kind: str, count: int, text: int) -> None:
 def test_reading_all_at_once_gives_the_same_records(tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", *map(record, range(50)), b"x", record(50))
     options = table(path, skip=True)
-    lazy, first = stream(options, lambda row: [text_of(row), row.place, str(row.ordinal)])
-    eager, second = read_all(options, lambda row: [text_of(row), row.place, str(row.ordinal)])
-    assert list(lazy) == eager and first == second
+    lazy, report = stream(options, lambda row: [text_of(row), row.place, str(row.ordinal)])
+    found = [line.row for line in rows.lines(options, path, 0)]
+    assert list(lazy) == [[text_of(row), row.place, str(row.ordinal)] for row in found if isinstance(row, Row)]
+    assert (report.read, report.kept) == (len(found), len(lazy)) == (52, 51)
 
 
 def test_parquet_demonstrations_are_streamed_too(tmp_path: Path, tokenizer: Tokenizer) -> None:
