@@ -57,9 +57,7 @@ async def written_by_model(
     return DemonstrationSet.of(name, from_table(pq.read_table(kept)))
 
 
-def _pool(
-    config: ModelDemonstrations, pipeline: Pipeline, hold: Hold, scorer: ScorerPool, folder: Path
-) -> RolloutPool:
+def _pool(config: ModelDemonstrations, pipeline: Pipeline, hold: Hold, scorer: ScorerPool, folder: Path) -> RolloutPool:
     rollout = pipeline.resources.rollout
     actor = hold.spawn(
         SamplerReplica,

@@ -10,8 +10,9 @@ import numpy as np
 from policies.trajectory import Producer, ScoreEntry, Trajectory
 from tests import paper_oracles as paper
 from tests.paper_parts import clipped, mean, slots
-from tests.parity_case import Case, Floats
+from tests.parity_case import Case, Floats, through_softmax
 from tests.recipe_bridge import Found, agrees, own, trajectory
+from tests.trl_setting import Answer
 
 SEEDS = (0, 1)
 Scored = Callable[[Floats], float]
@@ -70,6 +71,14 @@ def holds(said: Found, loss: Scored, case: Case) -> None:
     g_BT = paper.g_of(loss, case)
     agrees(said, loss(case.logps_BT), paper.through_softmax(g_BT, case), case)
     has_g(said, g_BT)
+
+
+def is_trls(said: Found, want: Answer, case: Case) -> None:
+    """Loss, gradient, and g: what it does to the logits through the softmax is TRL's gradient."""
+    agrees(said, want.loss, want.gradient_BTV, case)
+    scale = float(np.abs(want.gradient_BTV).max())
+    through_BTV = through_softmax(said.coefficient_BT, case)
+    np.testing.assert_allclose(through_BTV, want.gradient_BTV, rtol=1e-6, atol=1e-6 * scale)
 
 
 def has_g(said: Found, g_BT: Floats) -> None:

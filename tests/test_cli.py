@@ -70,8 +70,7 @@ def test_bad_configuration_is_exit_2_with_lines_and_json(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         "bad.yaml: seeed: unknown key; did you mean 'seed'?",
-        "bad.yaml: stages.a.recipe.kind: unknown recipe (got 'sftt'); did you mean 'sft'? "
-        "`braid recipes` lists them",
+        "bad.yaml: stages.a.recipe.kind: unknown recipe (got 'sftt'); did you mean 'sft'? `braid recipes` lists them",
     ]
     told = braid("check", "bad.yaml", "--json", cwd=tmp_path)
     assert told.returncode == 2

@@ -14,9 +14,9 @@ from tests import paper_oracles as paper
 from tests import trl_oracles as trl
 from tests.mixed_cases import SEEDS, TEACHER, follows, separable, small
 from tests.paper_parts import slots
-from tests.parity_case import Case, Floats, through_softmax
+from tests.parity_case import Case, Floats
 from tests.recipe_bridge import Found, agrees, apply, own
-from tests.rl_cases import drawn, has_g, holds, of_rows
+from tests.rl_cases import drawn, has_g, holds, is_trls, of_rows
 
 Parameters = dict[str, Any]
 WHOLE = 7
@@ -26,14 +26,6 @@ WHOLE = 7
 def given(case: Case) -> Case:
     """The case with every row a demonstration: nobody knows who sampled it."""
     return replace(case, off_B=np.ones_like(case.off_B))
-
-
-def is_trls(said: Found, want: trl.Answer, case: Case) -> None:
-    """Loss, gradient, and g by what it does to the logits."""
-    agrees(said, want.loss, want.gradient_BTV, case)
-    scale = float(np.abs(want.gradient_BTV).max())
-    through = through_softmax(said.coefficient_BT, case)
-    np.testing.assert_allclose(through, want.gradient_BTV, rtol=1e-6, atol=1e-6 * scale)
 
 
 # ---------------------------------------------------------------- likelihood, weighed

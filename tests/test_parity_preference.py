@@ -14,9 +14,9 @@ from tests import paper_coefficients as closed
 from tests import paper_preference as preference
 from tests import trl_oracles as trl
 from tests.paper_parts import groups
-from tests.parity_case import Case, Floats, through_softmax
-from tests.recipe_bridge import Found, agrees, apply, batch_of, found, own, pairs, trajectory
-from tests.rl_cases import SEEDS, drawn, has_g, holds, of_rows
+from tests.parity_case import Case, Floats
+from tests.recipe_bridge import Found, apply, batch_of, found, own, pairs, trajectory
+from tests.rl_cases import SEEDS, drawn, has_g, holds, is_trls, of_rows
 
 Parameters = dict[str, Any]
 
@@ -24,14 +24,6 @@ Parameters = dict[str, Any]
 def paired(name: str, case: Case, **parameters: Any) -> Found:
     """The recipe on pairs: row i was chosen over row i + B/2."""
     return apply(name, case, columns=pairs(case), **parameters)
-
-
-def is_trls(said: Found, want: trl.Answer, case: Case) -> None:
-    """Loss, gradient, and g: what it does to the logits through the softmax is TRL's gradient."""
-    agrees(said, want.loss, want.gradient_BTV, case)
-    scale = float(np.abs(want.gradient_BTV).max())
-    through = through_softmax(said.coefficient_BT, case)
-    np.testing.assert_allclose(through, want.gradient_BTV, rtol=1e-6, atol=1e-6 * scale)
 
 
 def far(seed: int, scale: float) -> Case:
