@@ -27,7 +27,7 @@ from teachers.conversations import prompt_tokens
 from teachers.demonstrations import load as load_demonstrations
 from teachers.draws import draw
 from teachers.lookup import Lookup, digest
-from teachers.prompt_book import Numbered, PromptBook, marks, streamed
+from teachers.prompt_book import Named, Numbered, PromptBook, marks, streamed
 from teachers.rows import Row, Table
 from teachers.streams import RECORDS, stream
 from tests.chat_folder import chat_folder
@@ -205,6 +205,14 @@ def array_of(values: Any) -> Any:
     from array import array
 
     return array("q", values.tolist())
+
+
+def test_an_id_that_only_shares_a_hash_is_not_found() -> None:
+    records = [Prompt(name, name, np.zeros(1, np.int32), "0") for name in ("a", "b")]
+    names = Named(Lookup([np.full(2, digest("a"), np.int64)]), records, lambda number: records[number].id)
+    assert names.number("a") == 0, "the other one with its hash is another's"
+    alone = Named(Lookup([np.full(1, digest("a"), np.int64)]), records[1:], lambda number: "b")
+    assert alone.number("a") is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=12))
