@@ -1,4 +1,8 @@
-"""A scalar head: transformers' own sequence classifier, trained by the learner's one step on every engine."""
+"""A scalar head: transformers' own sequence classifier, trained by the learner's one step on every engine.
+
+It stands beside test_learner.py: DeepSpeed holds on to the process group of its first learner, and an engine of vLLM in
+the same process ends that group when it closes. In a run the two never share a process.
+"""
 
 import json
 from dataclasses import replace
