@@ -232,6 +232,19 @@ def test_a_pair_may_be_made_across_two_strands():
     assert "has terms" in told(recipe(joined, strand("other")), "lineage", "s")[0]
 
 
+def test_options_that_a_link_does_not_read_are_told():
+    warned = ("warning", "V13", "s.t")
+    for link, options in (
+        ("hinge", {"smoothing": 0.1}),
+        ("aot", {"divergence": "forward_kl"}),
+        ("aot", {"weighted": True}),
+        ("aot_unpaired", {"weighted": True}),
+    ):
+        assert warned in keys(recipe(pairs(link=link, **options)))
+        assert warned not in keys(recipe(pairs(link="logistic", **options)))
+        assert warned not in keys(recipe(pairs(link=link)))
+
+
 def test_exo_needs_a_doubt():
     assert "smoothing" in told(recipe(pairs(link="exo")), "V13", "s.t")[1]
     assert ("error", "V13", "s.t") not in keys(recipe(pairs(link="exo", smoothing=0.1)))

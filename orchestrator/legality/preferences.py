@@ -18,6 +18,7 @@ def preferences(case: Case) -> Iterator[Verdict]:
         if isinstance(reading.term.kernel, Set):
             yield from _labels(case, reading, reading.term.kernel)
             yield from _enough(case, reading, reading.term.kernel)
+            yield from _unread(reading, reading.term.kernel)
         if reading.term.only.label != "any" and not labelled(reading.strand):
             text = f"reads {reading.term.only.label} responses alone, and nothing labels this strand's"
             yield Verdict("error", "V13", reading.where, text, _LABELS)
@@ -83,6 +84,25 @@ def _enough(case: Case, reading: Reading, kernel: Set) -> Iterator[Verdict]:
     if kernel.link == "aot" and rows < 4:
         text = "aot pairs chosen and rejected by rank within the step, and a step has one pair: this is logistic"
         yield Verdict("warning", "V13", reading.where, text, "set per_step (or prompts_per_step) to 2 or more")
+
+
+DOUBTING = ("logistic", "aot", "aot_unpaired", "robust", "exo")
+"""Links that read `smoothing`."""
+
+
+def _unread(reading: Reading, kernel: Set) -> Iterator[Verdict]:
+    """Options that the link does not read, or not as they are meant."""
+    if kernel.smoothing and kernel.link not in DOUBTING:
+        text = f"link {kernel.link} reads no smoothing (got {kernel.smoothing:g}): labels count as certain"
+        yield Verdict(
+            "warning", "V13", reading.where, text, f"set it to 0, or the link to one of {', '.join(DOUBTING)}"
+        )
+    if kernel.link == "aot" and kernel.divergence != "reverse_kl":
+        text = f"aot compares log-ratios by rank and reads no divergence (got {kernel.divergence})"
+        yield Verdict("warning", "V13", reading.where, text, "set divergence: reverse_kl")
+    if kernel.link in ("aot", "aot_unpaired") and kernel.weighted:
+        text = f"{kernel.link} sorts the pairs, and the weights are those of the pairs before they are sorted"
+        yield Verdict("warning", "V13", reading.where, text, "set weighted: false")
 
 
 def _pairs(case: Case, strand: Strand) -> Iterator[Verdict]:
