@@ -183,7 +183,23 @@ def spawn(folder: Path, scenarios: list[dict[str, Any]], deadline: float = 280.0
             rank.kill()
 
 
+def _leave() -> None:
+    """End this rank once every rank is done.
+
+    Without the interpreter's teardown: gloo's threads may outlive the objects that own them there, which now and then
+    ends a rank whose results are written with "terminate called without an active exception". Braid's own ranks are
+    actors, which Ray ends without a teardown as well.
+    """
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.barrier()
+    sys.stdout.flush()
+    os._exit(0)
+
+
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     for one in json.loads(sys.argv[2]):
         run(Path(sys.argv[1]), one, int(sys.argv[3]), sys.argv[4])
+    _leave()
