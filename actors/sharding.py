@@ -1,7 +1,7 @@
 """Which rank trains on what, and what the ranks' facts add up to. Pure, deterministic, no torch."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from policies.example import Example
 
@@ -24,6 +24,11 @@ class StepFacts:
     """Trained tokens."""
     seconds: float
     by_strand: Mapping[str, Mapping[str, float]]
+    by_origin: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Origin's name in small letters -> fact -> value: tokens, loss, gradient_mass, ess and what they are made of."""
+    interference: Mapping[str, float] = field(default_factory=dict)
+    """`first|second` -> cosine between two strands' gradients of the step, in the strands' order; NaN where one has
+    none. Empty in steps that do not measure it."""
 
 
 def split(examples: Sequence[Example], updates: int, world_size: int) -> list[list[Share]]:

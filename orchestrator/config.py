@@ -103,6 +103,9 @@ class Stage(Strict):
     """Optimizer updates that one step's trajectories are split into."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
     """Versions that rollouts may lag behind the learner; 0 is synchronous."""
+    interference: Annotated[int, Field(ge=0)] = 0
+    """Every so many steps the cosine between the strands' gradients is measured, at one backward pass for each strand
+    more; 0 is never."""
     optimizer: Optimizer = Optimizer()
     sampling: SamplingConfig = SamplingConfig()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orchestrator.controls import Buffer, Control, Gate, Ladder, Prefix
+from orchestrator.controls import Bottleneck, Buffer, Control, Curriculum, Gate, Ladder, Prefix
 from policies.config import Source, Strand
 from policies.credit import needs_views
 from teachers.contexts import reads
@@ -25,8 +25,10 @@ def _watched(control: Control) -> tuple[str, ...]:
     match control:
         case Gate() | Ladder():
             return (control.strand,)
-        case Buffer():
+        case Buffer() | Curriculum():
             return (control.watch,)
+        case Bottleneck():
+            return (control.reinforce,)
         case Prefix(schedule="bisect"):
             return (control.strand,)
         case _:

@@ -82,12 +82,23 @@ class Learner(Protocol):
         ...
 
     async def step(
-        self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float], freeze: float | None = None
+        self,
+        examples: Sequence[Example],
+        updates: int,
+        coefficients: Mapping[str, float],
+        freeze: float | None = None,
+        *,
+        interference: bool = False,
     ) -> StepFacts:
         """One step of `updates` optimizer updates; `coefficients` scale strands by name (1 where absent).
 
         `freeze`: this share of the parameters, those that moved most in the steps without, stays as it is.
+        `interference`: measure, before the first update, how the strands' gradients stand to each other.
         """
+        ...
+
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """[T] of each response, by the policy as it is now; empty for an empty one."""
         ...
 
     async def save(self, directory: Path) -> None:

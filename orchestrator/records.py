@@ -1,6 +1,7 @@
 """What moves through a step: members of groups, what was left out and why, and the whole that was collected."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from orchestrator.controls import State, StepPlan
 from policies.trajectory import Trajectory
@@ -27,12 +28,21 @@ class Group:
     members: tuple[Member, ...]
 
 
+Cause = Literal["control", "credit", "select", "no_tokens", "no_verdict", "context", "unwritten"]
+"""Who left it out. control: a routing; credit: no advantage; select: the strand's own choice; no_tokens: an empty
+response; no_verdict: nobody could say what it is worth; context: it does not fit, or a template had nothing to show;
+unwritten: nothing was asked for, so nothing is lost of what was written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """A group or trajectory that does not train, and why."""
 
     id: str
     reason: str
+    cause: Cause = "control"
+    members: int = 1
+    """Trajectories that it stands for: a group's, or one; 0 where none was written."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

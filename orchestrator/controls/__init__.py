@@ -1,6 +1,8 @@
 """Controls: pure functions (state, facts) -> (state, decision, reason). States are JSON: a checkpoint holds them."""
 
+from orchestrator.controls.choice import candidates
 from orchestrator.controls.config import (
+    Alternate,
     Anneal,
     Bernoulli,
     Buffer,
@@ -15,19 +17,25 @@ from orchestrator.controls.config import (
     StartWhen,
     ZeroVariance,
 )
-from orchestrator.controls.decide import Decision, Moment, State, decide, initial, strands_of
+from orchestrator.controls.decide import Decision, decide, initial, strands_of
 from orchestrator.controls.group import GroupStats, MemberStats
 from orchestrator.controls.hints import Hint, segments_for, share_for
+from orchestrator.controls.moment import Moment, State
+from orchestrator.controls.places import Place
 from orchestrator.controls.plan import Scope, StepPlan, plan_step
+from orchestrator.controls.prompt_config import Bottleneck, Curriculum, Shares
 from orchestrator.controls.route import route_group, route_groups
 from orchestrator.controls.routing import Routing, Routings
 
 __all__ = [
+    "Alternate",
     "Anneal",
     "Bernoulli",
+    "Bottleneck",
     "Buffer",
     "Constant",
     "Control",
+    "Curriculum",
     "Decision",
     "Freeze",
     "Gate",
@@ -37,15 +45,18 @@ __all__ = [
     "MemberStats",
     "Mixture",
     "Moment",
+    "Place",
     "Prefix",
     "Routing",
     "Routings",
     "Scaffold",
     "Scope",
+    "Shares",
     "StartWhen",
     "State",
     "StepPlan",
     "ZeroVariance",
+    "candidates",
     "decide",
     "initial",
     "plan_step",

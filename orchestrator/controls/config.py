@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from orchestrator.controls.prompt_config import Bottleneck, Curriculum, Shares
 from policies.config import Strict
 
 
@@ -41,6 +42,17 @@ class Bernoulli(Strict):
     strand: str
     against: str
     probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class Alternate(Strict):
+    """`steps` steps are `strand`'s, the next `against_steps` are `against`'s, and so on; the other one rests."""
+
+    kind: Literal["alternate"] = "alternate"
+    strand: str
+    """First."""
+    against: str
+    steps: Annotated[int, Field(ge=1)] = 1
+    against_steps: Annotated[int, Field(ge=1)] = 1
 
 
 class ZeroVariance(Strict):
@@ -138,19 +150,21 @@ class Freeze(Strict):
 
 
 class Anneal(Strict):
-    """A strand's coefficient falls from `start` to `end` along a line over `over` steps (ExPO's beta)."""
+    """A strand's coefficient goes from `start` to `end` over `over` steps (ExPO's beta), and stays there."""
 
     kind: Literal["anneal"] = "anneal"
     strand: str
     start: Annotated[float, Field(ge=0)] = 1.0
     end: Annotated[float, Field(ge=0)] = 0.0
     over: Annotated[int, Field(ge=1)] = 100
+    curve: Literal["linear", "cosine"] = "linear"
 
 
 Control = Annotated[
     Constant
     | Mixture
     | Bernoulli
+    | Alternate
     | ZeroVariance
     | Gate
     | Buffer
@@ -159,6 +173,9 @@ Control = Annotated[
     | Scaffold
     | StartWhen
     | Freeze
-    | Anneal,
+    | Anneal
+    | Shares
+    | Curriculum
+    | Bottleneck,
     Field(discriminator="kind"),
 ]

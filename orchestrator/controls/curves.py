@@ -22,10 +22,13 @@ def mixture(control: Mixture, step: int) -> tuple[float, str]:
 
 
 def anneal(control: Anneal, step: int) -> tuple[float, str]:
-    """The coefficient at `step`, on a line."""
+    """The coefficient at `step`, on a line or on half a cosine."""
+    shape = "line" if control.curve == "linear" else "cosine"
     if step >= control.over:
-        return control.end, f"step {step} is past the line; it ends at {control.end:g}"
-    phase = f"step {step} of {control.over} of the line from {control.start:g} to {control.end:g}"
+        return control.end, f"step {step} is past the {shape}; it ends at {control.end:g}"
+    phase = f"step {step} of {control.over} of the {shape} from {control.start:g} to {control.end:g}"
+    if control.curve == "cosine":
+        return cosine(control.start, control.end, step, control.over), phase
     return control.start + (control.end - control.start) * step / control.over, phase
 
 

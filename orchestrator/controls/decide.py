@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, assert_never
+from typing import NamedTuple, assert_never
 
-from orchestrator.controls import curves
+from orchestrator.controls import curves, shares
 from orchestrator.controls.chance import uniform
 from orchestrator.controls.config import (
+    Alternate,
     Anneal,
     Bernoulli,
     Buffer,
@@ -22,21 +23,11 @@ from orchestrator.controls.config import (
     ZeroVariance,
 )
 from orchestrator.controls.hints import Hint, PrefixHint, ScaffoldHint, bounds, whole_parts
+from orchestrator.controls.moment import Moment, State
+from orchestrator.controls.prompt_config import Bottleneck, Curriculum, Shares
 
-State = Mapping[str, Any]
-"""What a control remembers: JSON values alone."""
-
-
-class Moment(NamedTuple):
-    """When a decision is made, and what is known by then."""
-
-    step: int
-    """Counted from 0 in its stage."""
-    steps: int
-    """Of the stage."""
-    facts: Mapping[str, float]
-    """The last step's; empty at the first."""
-    seed: int
+NAMING = ("watch", "strand", "against", "otherwise", "reinforce", "imports", "replay", "distil")
+"""Keys of a control that name a strand."""
 
 
 class Decision(NamedTuple):
@@ -60,11 +51,13 @@ def initial(control: Control) -> State:
             return {"kept": 0, "dropped": 0, "redrawn": 0}
         case Buffer():
             return {"waiting": []}
-        case Prefix():
+        case Prefix() | Curriculum() | Bottleneck():
             return {"prompts": {}}
         case StartWhen():
             return {"since": None, "value": None}
-        case Constant() | Mixture() | Bernoulli() | Gate() | Ladder() | Scaffold() | Freeze() | Anneal():
+        case Shares():
+            return shares.initial(control)
+        case Constant() | Mixture() | Bernoulli() | Alternate() | Gate() | Ladder() | Scaffold() | Freeze() | Anneal():
             return {}
         case _:
             assert_never(control)
@@ -72,25 +65,15 @@ def initial(control: Control) -> State:
 
 def strands_of(control: Control) -> tuple[str, ...]:
     """Names of the strands that the control speaks of."""
-    match control:
-        case Constant() | Anneal() | Ladder() | Prefix() | Scaffold() | StartWhen() | Freeze():
-            return (control.strand,)
-        case Mixture() | Bernoulli():
-            return (control.strand, control.against)
-        case Gate():
-            return (control.strand, control.otherwise)
-        case Buffer():
-            return (control.watch, control.strand)
-        case ZeroVariance():
-            return ()
-        case _:
-            assert_never(control)
+    if isinstance(control, Shares):
+        return tuple(control.shares)
+    return tuple(name for key in NAMING if (name := getattr(control, key, "")))
 
 
 def decide(control: Control, state: State, now: Moment) -> Decision:
     """What `control` says of the step, by itself; `plan_step` hears all of them."""
     match control:
-        case Constant() | Mixture() | Bernoulli() | Anneal():
+        case Constant() | Mixture() | Bernoulli() | Alternate() | Anneal():
             return _share(control, state, now)
         case StartWhen():
             return _start(control, state, now)
@@ -98,13 +81,13 @@ def decide(control: Control, state: State, now: Moment) -> Decision:
             return _context(control, state, now)
         case Buffer():
             return fire(control, state) if full(control, state) else wait(control, state)
-        case ZeroVariance() | Gate() | Ladder() | Freeze():
-            return Decision(state, {}, "")
+        case ZeroVariance() | Gate() | Ladder() | Freeze() | Shares() | Curriculum() | Bottleneck():
+            return Decision(state, {}, "")  # the last three choose prompts: controls/choice.py hears them
         case _:
             assert_never(control)
 
 
-def _share(control: Constant | Mixture | Bernoulli | Anneal, state: State, now: Moment) -> Decision:
+def _share(control: Constant | Mixture | Bernoulli | Alternate | Anneal, state: State, now: Moment) -> Decision:
     match control:
         case Constant():
             factor = control.coefficient
@@ -120,11 +103,22 @@ def _share(control: Constant | Mixture | Bernoulli | Anneal, state: State, now: 
             sign = "below" if ours else "not below"
             reason = f"the step is {winner}'s: the coin {coin:.4g} is {sign} {control.probability:g}"
             return _told(state, {loser: 0.0}, reason)
+        case Alternate():
+            return _turn(control, state, now.step)
         case Anneal():
             factor, phase = curves.anneal(control, now.step)
             return _told(state, {control.strand: factor}, f"{control.strand} has coefficient {factor:.4g}: {phase}")
         case _:
             assert_never(control)
+
+
+def _turn(control: Alternate, state: State, step: int) -> Decision:
+    """Whose turn the step is: `steps` of one, `against_steps` of the other, from the stage's first step on."""
+    place = step % (control.steps + control.against_steps)
+    first = place < control.steps
+    winner, loser = (control.strand, control.against) if first else (control.against, control.strand)
+    number, of = (place, control.steps) if first else (place - control.steps, control.against_steps)
+    return _told(state, {loser: 0.0}, f"the step is {winner}'s: number {number + 1} of {of} in its turn")
 
 
 def _told(state: State, coefficients: Mapping[str, float], reason: str) -> Decision:

@@ -35,6 +35,8 @@ class GroupStats:
     """How many prompts were drawn in vain for this place before."""
     segments: int | None = None
     """Parts of the demonstration that the responses started from, where a prefix was asked for."""
+    reach: float = math.nan
+    """Probability that the policy gives the prompt's known good response as a whole; NaN where nobody asked."""
 
     def __post_init__(self) -> None:
         if self.level and not self.first:

@@ -1,12 +1,20 @@
 """Before a step: all controls heard together."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from orchestrator.controls.choice import choose
 from orchestrator.controls.config import Buffer, Control, Freeze
-from orchestrator.controls.decide import Decision, Moment, State, decide, fire, full, wait
+from orchestrator.controls.decide import Decision, decide, fire, full, wait
 from orchestrator.controls.hints import Hint
+from orchestrator.controls.moment import Moment, State
+from orchestrator.controls.places import Place
+
+
+def _nothing(step: int) -> tuple[str, ...]:
+    """No prompt is drawn."""
+    return ()
 
 
 class Scope(NamedTuple):
@@ -16,6 +24,10 @@ class Scope(NamedTuple):
     """Of the stage."""
     strands: tuple[str, ...]
     """Names of all the stage's strands."""
+    prompts: int = 0
+    """Prompts of a step."""
+    draw: Callable[[int], Sequence[str]] = _nothing
+    """Step -> ids of the prompts that controls may choose from, `choice.candidates` times as many: a pure function."""
 
 
 class StepPlan(NamedTuple):
@@ -33,6 +45,8 @@ class StepPlan(NamedTuple):
     """Strand name -> ids of the prompts whose demonstrations it trains on, in place of its usual draw."""
     freeze: Freeze | None = None
     """In force in this step: its strand trains alone."""
+    places: tuple[Place, ...] | None = None
+    """The step's prompts, as controls chose them; None: the stage's usual draw, each for all strands."""
 
 
 def plan_step(
@@ -54,6 +68,8 @@ def plan_step(
         if not isinstance(control, Buffer)
     }
     decisions |= _buffers(controls, states, _resting(_product(decisions.values())))
+    said, places = choose(controls, states, now, scope.draw(step), scope.prompts)
+    decisions |= {index: Decision(word.state, {}, word.reason) for index, word in said.items()}
     ordered = [decisions[index] for index in range(len(controls))]
     coefficients = _product(ordered)
     rest = _resting(coefficients)
@@ -66,6 +82,7 @@ def plan_step(
         _hints(ordered),
         {strand: prompts for decision in ordered for strand, prompts in decision.only_prompts.items()},
         freeze,
+        places,
     )
 
 

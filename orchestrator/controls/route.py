@@ -7,9 +7,11 @@ all see the same members. Last those that judge whether what is left holds a dif
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, assert_never
+from typing import NamedTuple, assert_never
 
+from orchestrator.controls import bottleneck, curriculum
 from orchestrator.controls.config import (
+    Alternate,
     Anneal,
     Bernoulli,
     Buffer,
@@ -24,36 +26,37 @@ from orchestrator.controls.config import (
     StartWhen,
     ZeroVariance,
 )
-from orchestrator.controls.decide import State
 from orchestrator.controls.group import GroupStats, count
 from orchestrator.controls.hints import bounds
 from orchestrator.controls.ladder import climb
+from orchestrator.controls.moment import Memory, State
+from orchestrator.controls.prompt_config import Bottleneck, Curriculum, Shares
 from orchestrator.controls.routing import SILENT, Routing, Routings
 
 EQUAL = 1e-9
 """Rewards this close are one reward: a rubric's weighted mean may differ in its last bit."""
 
-Memory = dict[str, Any]
-"""A state while groups are routed: a copy of this module's own, changed in place."""
+Prompted = Gate | Buffer | Prefix | Curriculum | Bottleneck
+"""Controls that send members away or remember the prompt."""
 
 
 def route_group(
-    controls: Sequence[Control], states: Sequence[State], group: GroupStats
+    controls: Sequence[Control], states: Sequence[State], group: GroupStats, step: int = 0
 ) -> tuple[tuple[State, ...], Routings]:
     """The states after one group, and what becomes of it."""
-    after, (routings,) = route_groups(controls, states, [group])
+    after, (routings,) = route_groups(controls, states, [group], step)
     return after, routings
 
 
 def route_groups(
-    controls: Sequence[Control], states: Sequence[State], groups: Sequence[GroupStats]
+    controls: Sequence[Control], states: Sequence[State], groups: Sequence[GroupStats], step: int = 0
 ) -> tuple[tuple[State, ...], tuple[Routings, ...]]:
-    """The states after `groups`, routed in this order, and what becomes of each.
+    """The states after `groups` of the stage's step `step`, routed in this order, and what becomes of each.
 
     The same as `route_group` on one after another; states are copied once, so the cost is linear in the groups.
     """
     memories = [_opened(control, state) for control, state in zip(controls, states, strict=True)]
-    turns = _turns(controls, memories)
+    turns = _turns(controls, memories, step)
     routed = tuple(_route(turns, len(controls), group) for group in groups)
     return tuple(_closed(control, memory) for control, memory in zip(controls, memories, strict=True)), routed
 
@@ -62,8 +65,8 @@ def _opened(control: Control, state: State) -> Memory:
     match control:
         case Buffer():
             return {"waiting": dict.fromkeys(state["waiting"])}  # in order, and quick to ask
-        case Prefix():
-            return {"prompts": dict(state["prompts"])}
+        case Prefix() | Curriculum() | Bottleneck():  # an entry is replaced, never changed in place
+            return {**state, "prompts": dict(state["prompts"])}
         case _:
             return dict(state)
 
@@ -76,21 +79,24 @@ class _Turns(NamedTuple):
     """The controls that have a word on groups, with their place in the recipe, by the turn they are heard in."""
 
     ladders: list[tuple[int, Ladder]]
-    prompts: list[tuple[int, Gate | Buffer | Prefix, Memory]]
+    prompts: list[tuple[int, Prompted, Memory]]
     judges: list[tuple[int, ZeroVariance, Memory]]
+    step: int
 
 
-def _turns(controls: Sequence[Control], memories: Sequence[Memory]) -> _Turns:
-    turns = _Turns([], [], [])
+def _turns(controls: Sequence[Control], memories: Sequence[Memory], step: int) -> _Turns:
+    turns = _Turns([], [], [], step)
     for index, (control, memory) in enumerate(zip(controls, memories, strict=True)):
         match control:
             case Ladder():
                 turns.ladders.append((index, control))
-            case Gate() | Buffer() | Prefix():
+            case Gate() | Buffer() | Prefix() | Curriculum() | Bottleneck():
                 turns.prompts.append((index, control, memory))
             case ZeroVariance():
                 turns.judges.append((index, control, memory))
-            case Constant() | Mixture() | Bernoulli() | Scaffold() | StartWhen() | Freeze() | Anneal():
+            case Constant() | Mixture() | Bernoulli() | Alternate() | Scaffold() | StartWhen() | Freeze() | Anneal():
+                pass
+            case Shares():
                 pass
             case _:
                 assert_never(control)
@@ -106,14 +112,14 @@ def _route(turns: _Turns, controls: int, group: GroupStats) -> Routings:
                 return Routings(tuple(words))
             break  # a group climbs one ladder alone
     for index, control, memory in turns.prompts:
-        words[index] = _route_prompt(control, memory, group)
+        words[index] = _route_prompt(control, memory, group, turns.step)
     left = group.without(Routings(tuple(words)).without) if turns.judges else group
     for index, judge, memory in turns.judges:
         words[index] = _zero_variance(judge, memory, left)
     return Routings(tuple(words))
 
 
-def _route_prompt(control: Gate | Buffer | Prefix, memory: Memory, group: GroupStats) -> Routing:
+def _route_prompt(control: Prompted, memory: Memory, group: GroupStats, step: int) -> Routing:
     match control:
         case Gate():
             return _gate(control, group)
@@ -121,6 +127,10 @@ def _route_prompt(control: Gate | Buffer | Prefix, memory: Memory, group: GroupS
             return _remember(control, memory, group)
         case Prefix():
             return _bisect(control, memory, group) if control.schedule == "bisect" else SILENT
+        case Curriculum():
+            return curriculum.observe(control, memory, group, step)
+        case Bottleneck():
+            return bottleneck.observe(control, memory, group, step)
         case _:
             assert_never(control)
 

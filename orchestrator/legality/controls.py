@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from orchestrator.controls.config import (
+    Alternate,
     Anneal,
     Bernoulli,
     Buffer,
@@ -18,6 +19,8 @@ from orchestrator.controls.config import (
     StartWhen,
     ZeroVariance,
 )
+from orchestrator.controls.decide import strands_of
+from orchestrator.controls.prompt_config import Bottleneck, Curriculum, Shares
 from orchestrator.legality.sources import group, writer
 from orchestrator.legality.verdict import Case, Verdict
 from orchestrator.needs import needs, variables
@@ -26,7 +29,7 @@ from orchestrator.needs import needs, variables
 def controls(case: Case) -> Iterator[Verdict]:
     """Every control's strands, and what it needs of them."""
     for control in case.recipe.controls:
-        unknown = [name for name in _named(control) if case.strand(name) is None]
+        unknown = [name for name in strands_of(control) if case.strand(name) is None]
         for name in unknown:
             text = f"{control.kind} names no strand (got '{name}')"
             known = ", ".join(strand.name for strand in case.recipe.strands)
@@ -35,16 +38,11 @@ def controls(case: Case) -> Iterator[Verdict]:
             yield from _control(case, control)
 
 
-def _named(control: Control) -> tuple[str, ...]:
-    keys = ("strand", "against", "otherwise", "watch")
-    return tuple(getattr(control, key) for key in keys if hasattr(control, key))
-
-
 def _control(case: Case, control: Control) -> Iterator[Verdict]:
     match control:
         case Constant() | Anneal():
             return
-        case Mixture() | Bernoulli():
+        case Mixture() | Bernoulli() | Alternate():
             yield from _two(control.kind, control.strand, control.against)
         case ZeroVariance():
             yield from _equal(case, control)
@@ -54,6 +52,21 @@ def _control(case: Case, control: Control) -> Iterator[Verdict]:
             yield from _helps(case, control)
         case StartWhen() | Freeze():
             yield from _others(case, control)
+        case Shares() | Curriculum() | Bottleneck():
+            yield from _choosers(case, control)
+        case _:
+            assert_never(control)
+
+
+def _choosers(case: Case, control: Shares | Curriculum | Bottleneck) -> Iterator[Verdict]:
+    match control:
+        case Shares():
+            for name in control.shares:
+                yield from _grouped(case, "shares", name)
+        case Curriculum():
+            yield from _watched(case, "curriculum", control.watch)
+        case Bottleneck():
+            yield from _watched(case, "bottleneck", control.reinforce)
         case _:
             assert_never(control)
 
