@@ -101,6 +101,7 @@ class Parts:
             inputs.preferences,
             inputs.labels,
             longest=pipeline.model.context,
+            policy=self.learner,
         )
 
     def prober(self, inputs: Inputs, pipeline: Pipeline) -> Prober:

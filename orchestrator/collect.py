@@ -14,16 +14,17 @@ from dataclasses import dataclass, field, replace
 from actors.engine import SampleRequest
 from orchestrator.asking import Asking, Slot, rounds, seed_for, verdict
 from orchestrator.config import Stage
-from orchestrator.controls import Control, StepPlan
+from orchestrator.controls import Control, GroupStats, StepPlan, asks_reach
 from orchestrator.framing import framed
 from orchestrator.given import Giving, Shelves, is_given
 from orchestrator.judging import judged_strands
-from orchestrator.ports import Demonstrations, Labelled, Preferences, Sampler, Scorer
+from orchestrator.ports import Demonstrations, Labelled, Policy, Preferences, Sampler, Scorer
 from orchestrator.prepared import Prepared
-from orchestrator.prompts import at_step
+from orchestrator.reach import reach
 from orchestrator.records import Collected, Dropped, Group, Member
 from orchestrator.replay import Replay
-from orchestrator.routes import Pass, Routed, route
+from orchestrator.routes import Pass, Routed, route, stats_of
+from orchestrator.slots import Drawing
 from orchestrator.spans import in_tokens
 from orchestrator.writing import Draw, judged, record, request
 from policies.config import Strand
@@ -34,11 +35,6 @@ from policies.trajectory import Sampling, Trajectory
 
 ROUNDS = 64
 """Passes after which a step stops asking again, whatever its controls say."""
-
-
-def group_name(stage: Stage, step: int, slot: int) -> str:
-    """The group of prompt `slot` at a step of a stage."""
-    return f"{stage.name}/{step:06d}/{slot:04d}"
 
 
 @dataclass(slots=True)
@@ -83,11 +79,18 @@ class Collector:
     """Strand name -> what was prepared for it when the stage began."""
     longest: int = 0
     """Most tokens of context and response that the model reads; 0 is no limit."""
+    policy: Policy | None = None
+    """The learner, asked for the probability of known good responses; only a control that reads reach needs it."""
 
     @property
     def shelves(self) -> Shelves:
         """Everything that was written before the step."""
         return Shelves(self.demonstrations, self.preferences, self.labelled, self.replay, self.prepared)
+
+    @property
+    def drawing(self) -> Drawing:
+        """Which prompts a step has."""
+        return Drawing(self.prompts, self.by_id, self.seed)
 
     def remember(self, examples: Sequence[Example]) -> None:
         """What a step trains on is what later steps replay, and what the ledger holds of it."""
@@ -99,18 +102,29 @@ class Collector:
         asking = Asking(recipe.stage, recipe.strands, step, plan, self.seed, self.demonstrations, self.tokenizer)
         tally, routed = Tally(), Routed(plan.states)
         judges = judged_strands(recipe.strands, recipe.controls)
-        slots, firsts = self._slots(asking), dict[str, Group]()
+        drawing, firsts = self.drawing, dict[str, Group]()
+        slots = drawing.slots(asking)
         for number in range(ROUNDS):
             groups = await _Round(self, asking, judges, tally).run(slots, firsts, whole=number == 0)
             segments = {slot.group: most for slot in slots if (most := _segments(asking, slot)) is not None}
             now = Pass({slot.group: slot for slot in slots}, groups, firsts, segments)
-            route(recipe.controls, recipe.strands, now, routed)
+            stats = await self._stats(recipe, routed, now)
+            route(recipe.controls, recipe.strands, now, routed, stats, step)
             firsts = {slot.group: first for slot, first in routed.again}
             slots = [slot for slot, _ in routed.again]
-            slots += [self._elsewhere(asking, slot) for slot in routed.elsewhere]
+            slots += [drawing.elsewhere(asking, slot) for slot in routed.elsewhere]
             if not slots:
                 break
         return self._collected(asking, routed, tally)
+
+    async def _stats(self, recipe: Recipe, routed: Routed, now: Pass) -> list[GroupStats]:
+        """What controls are told of a pass's groups, with reach where one asks for it."""
+        stats = stats_of(recipe.strands, now)
+        asked = [at for at, one in enumerate(stats) if asks_reach(recipe.controls, routed.states, one)]
+        reached = await reach([stats[at].prompt for at in asked], self.demonstrations, self.policy)
+        for at, probability in zip(asked, reached, strict=True):
+            stats[at] = replace(stats[at], reach=probability)
+        return stats
 
     def _collected(self, asking: Asking, routed: Routed, tally: Tally) -> Collected:
         """The groups that go on, under their training contexts, in the order of their slots."""
@@ -133,46 +147,6 @@ class Collector:
             seconds_generate=tally.generating,
             seconds_score=tally.scoring,
         )
-
-    # ------------------------------------------------------------ slots
-
-    def _slots(self, asking: Asking) -> list[Slot]:
-        """The step's prompts, then those of strands that have prompts of their own."""
-        stage, strands, plan = asking.stage, asking.strands, asking.plan
-        active = [strand for strand in strands if strand.name not in plan.rest]
-        shared = frozenset(one.name for one in active if one.source.per_prompt and one.name not in plan.only_prompts)
-        slots: list[Slot] = []
-        if shared:
-            chosen = self._prompts(stage, asking.step, stage.prompts_per_step)
-            slots = [Slot(group_name(stage, asking.step, at), one, only=shared) for at, one in enumerate(chosen)]
-        for strand in active:
-            slots += self._own_slots(asking, strand)
-        return slots
-
-    def _own_slots(self, asking: Asking, strand: Strand) -> list[Slot]:
-        """A strand's prompts of its own: those that a control chose, or one for each response of a writer's step."""
-        source, stem = strand.source, f"{asking.stage.name}/{asking.step:06d}/{strand.name}"
-        only = frozenset({strand.name})
-        if strand.name in asking.plan.only_prompts:
-            chosen = [self.by_id[name] for name in asking.plan.only_prompts[strand.name]]
-            each = source.per_prompt or 1
-        elif source.per_step and not is_given(strand):
-            seed = seed_for(self.seed, asking.stage.name, strand.name, "prompts")
-            chosen = at_step(self.prompts, asking.step, source.per_step, seed)
-            each = 1
-        else:
-            return []
-        return [Slot(f"{stem}-{at:04d}", one, only=only, each=each) for at, one in enumerate(chosen)]
-
-    def _prompts(self, stage: Stage, step: int, count: int, *more: object) -> list[Prompt]:
-        return at_step(self.prompts, step, count, seed_for(self.seed, stage.name, "prompts", *more))
-
-    def _elsewhere(self, asking: Asking, slot: Slot) -> Slot:
-        """Another prompt in the slot's place: a function of the slot and of how often it was drawn in vain."""
-        number = slot.round + 1
-        stem = slot.group.partition("~")[0]
-        (prompt,) = self._prompts(asking.stage, asking.step, 1, stem, number)
-        return replace(slot, group=f"{stem}~{number}", prompt=prompt, round=number, level=0, shares={})
 
 
 def _segments(asking: Asking, slot: Slot) -> int | None:

@@ -27,7 +27,7 @@ from orchestrator.assemble import Assembled, assemble
 from orchestrator.collect import Collector, Recipe
 from orchestrator.companions import Companion, policy_rests
 from orchestrator.config import Stage
-from orchestrator.controls import Control, Scope, State, StepPlan, initial, plan_step
+from orchestrator.controls import Control, Scope, State, StepPlan, candidates, initial, plan_step
 from orchestrator.ports import FrozenModel, Learner, Ledger, Publisher
 from orchestrator.recipes.schema import CoLearner, Refresh
 from orchestrator.records import Collected
@@ -151,7 +151,7 @@ async def _produce(
 ) -> None:
     """Plan and collect, step by step. The controls' states are this side's until a step is consumed."""
     recipe = Recipe(stage.config, stage.strands, stage.controls)
-    scope = Scope(stage.config.steps, tuple(strand.name for strand in stage.strands))
+    scope = scope_of(recipe, ports.collector)
     seed = seed_for(ports.collector.seed, stage.config.name)
     states: tuple[State, ...] = tuple(state.controls)
     for step in range(state.stage_step, stage.config.steps):
@@ -160,6 +160,16 @@ async def _produce(
         collected = await ports.collector.collect(recipe, step, plan)
         states = collected.states
         await batches.put(collected)
+
+
+def scope_of(recipe: Recipe, collector: Collector) -> Scope:
+    """What the stage's plans depend on: its length, its strands, and the prompts that controls may choose from."""
+    stage, factor = recipe.stage, candidates(recipe.controls)
+
+    def drawn(step: int) -> Sequence[str]:
+        return collector.drawing.candidates(stage, step, factor) if factor else ()
+
+    return Scope(stage.steps, tuple(strand.name for strand in recipe.strands), stage.prompts_per_step, drawn)
 
 
 async def _consume(
@@ -218,7 +228,11 @@ async def _train(
     if not assembled.examples or policy_rests(ports.companions, state.stage_step):
         return None
     freeze = None if plan.freeze is None else plan.freeze.share
-    return await ports.learner.step(assembled.examples, stage.config.updates, plan.coefficients, freeze)
+    every = stage.config.interference
+    measured = every > 0 and state.stage_step % every == 0
+    return await ports.learner.step(
+        assembled.examples, stage.config.updates, plan.coefficients, freeze, interference=measured
+    )
 
 
 async def _publish(stage: StageRun, ports: Ports, state: RunState) -> PublishFacts | None:

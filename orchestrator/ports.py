@@ -69,6 +69,14 @@ class Labelled(Protocol):
         ...
 
 
+class Policy(Protocol):
+    """The policy in training, asked and not trained."""
+
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """[T] of each response, by the policy as it is now; empty for an empty one."""
+        ...
+
+
 class Learner(Protocol):
     """Trains the policy and hands out its weights."""
 

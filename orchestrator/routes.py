@@ -36,10 +36,21 @@ class Pass:
     """Group id -> parts of the demonstration that its prefixed responses started from."""
 
 
-def route(controls: Sequence[Control], strands: Sequence[Strand], now: Pass, so_far: Routed) -> None:
-    """Hear the controls on every group of a pass, in order."""
-    stats = [_stats(strands, now, group) for group in now.groups]
-    so_far.states, routed = route_groups(controls, so_far.states, stats)
+def stats_of(strands: Sequence[Strand], now: Pass) -> list[GroupStats]:
+    """What controls are told of each group of a pass."""
+    return [_stats(strands, now, group) for group in now.groups]
+
+
+def route(
+    controls: Sequence[Control],
+    strands: Sequence[Strand],
+    now: Pass,
+    so_far: Routed,
+    stats: Sequence[GroupStats],
+    step: int,
+) -> None:
+    """Hear the controls on every group of a pass, in order; `step` is the stage's, `stats` are the groups'."""
+    so_far.states, routed = route_groups(controls, so_far.states, stats, step)
     so_far.again, so_far.elsewhere = [], []
     for group, words in zip(now.groups, routed, strict=True):
         _settle(strands, now, group, words, so_far)

@@ -24,6 +24,7 @@ from orchestrator.controls.moment import Moment, State
 from orchestrator.controls.places import Place
 from orchestrator.controls.plan import Scope, StepPlan, plan_step
 from orchestrator.controls.prompt_config import Bottleneck, Curriculum, Shares
+from orchestrator.controls.reaching import asks_reach
 from orchestrator.controls.route import route_group, route_groups
 from orchestrator.controls.routing import Routing, Routings
 
@@ -56,6 +57,7 @@ __all__ = [
     "State",
     "StepPlan",
     "ZeroVariance",
+    "asks_reach",
     "candidates",
     "decide",
     "initial",

@@ -21,6 +21,6 @@ def observe(control: Bottleneck, memory: Memory, group: GroupStats, step: int) -
     raise NotImplementedError
 
 
-def asks_reach(control: Bottleneck, group: GroupStats) -> bool:
+def asks_reach(control: Bottleneck, state: State, group: GroupStats) -> bool:
     """Whether the probability of the prompt's known good response would tell more than the group's verdicts do."""
     raise NotImplementedError
