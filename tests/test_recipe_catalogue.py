@@ -32,8 +32,9 @@ FAMILIES = {
     ],
     "interleaved": ["luffy", "hpt", "srft", "chord", "relift", "uft", "grao", "mifo"],
     "guided": ["sage", "scaf_grpo", "ruscarl", "template_rl", "expo", "hint_prefix"],
+    "scheduled": ["mix", "alternate", "curriculum_grpo", "bottleneck"],
 }  # fmt: skip
-"""The catalogue, as issue 3 lists it."""
+"""The catalogue of methods, and the schedules that are our own."""
 
 LABELS = {
     (
@@ -53,7 +54,7 @@ LABELS = {
         "on",
         "reward",
     ): "ppo reinforce_pp rloo remax grpo dr_grpo dapo gspo gmpo cispo sapo maxrl opo gpg score sage scaf_grpo "
-    "ruscarl template_rl hint_prefix",
+    "ruscarl template_rl hint_prefix curriculum_grpo",
     ("off", "process"): "prm_training",
     ("on", "process"): "math_shepherd step_credit s2r",
     ("on", "process reward"): "pav",
@@ -63,7 +64,7 @@ LABELS = {
     ("mixed", "teacher"): "gkd",
     ("mixed", "teacher token_targets"): "minillm",
     ("on", "teacher reward"): "gad sdpo",
-    ("mixed", "reward token_targets"): "hpt chord relift uft mifo expo",
+    ("mixed", "reward token_targets"): "hpt chord relift uft mifo expo mix alternate bottleneck",
     ("mixed", "token_targets reward"): "srft",
 }
 """(provenance, interfaces) -> recipes, from the survey's families (arXiv 2604.07941, tables 3, 4 and 6)."""
