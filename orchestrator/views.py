@@ -67,11 +67,13 @@ async def look(
     """Everything that the strands read of the members; `families` maps a prompt's id to its family."""
     seen = Seen()
     asked = []
+    read = [needs(strand) for strand in strands]
     for role in ("reference", "teacher"):
-        own = [one for one in members if wants(strands[one.strand], role)]
+        wanting = [wants(strand, role) for strand in strands]
+        own = [one for one in members if wanting[one.strand]]
         for model, share in _dealt(own, role, models, families):
             asked += [_scored(seen, strands, share, model, role), _hidden(seen, strands, share, model, role)]
-    valued = [one.trajectory for one in members if "values" in needs(strands[one.strand])]
+    valued = [one.trajectory for one in members if "values" in read[one.strand]]
     await asyncio.gather(*asked, _valued(seen, valued, models.companions))
     return seen
 
@@ -100,10 +102,11 @@ async def _scored(
     seen: Seen, strands: Sequence[Strand], share: Sequence[Member], model: FrozenModel, role: Role
 ) -> None:
     """Log-probabilities of the tokens, with the top-k where a divergence compares distributions."""
-    chosen = [one for one in share if needs(strands[one.strand]) & {f"{role}_logps", f"{role}_topk"}]
+    reads = [bool(needs(strand) & {f"{role}_logps", f"{role}_topk"}) for strand in strands]
+    chosen = [one for one in share if reads[one.strand]]
     if chosen:
         records = [one.trajectory for one in chosen]
-        most = top_k((strands[one.strand] for one in chosen), role)
+        most = top_k((strands[index] for index in {one.strand for one in chosen}), role)
         answers = await model.logprobs([_context(one, role) for one in records], [one.tokens for one in records], most)
         seen.scores[role] |= {one.id: answer for one, answer in zip(records, answers, strict=True)}
 
@@ -111,7 +114,8 @@ async def _scored(
 async def _hidden(
     seen: Seen, strands: Sequence[Strand], share: Sequence[Member], model: FrozenModel, role: Role
 ) -> None:
-    records = [one.trajectory for one in share if f"{role}_hidden" in needs(strands[one.strand])]
+    reads = [f"{role}_hidden" in needs(strand) for strand in strands]
+    records = [one.trajectory for one in share if reads[one.strand]]
     if records:
         answers = await model.hidden([_context(one, role) for one in records], [one.tokens for one in records])
         seen.hidden[role] |= {one.id: answer for one, answer in zip(records, answers, strict=True)}

@@ -20,6 +20,7 @@ from policies.trajectory import (
     Sampling,
     ScoreEntry,
     Trajectory,
+    changed,
     reward,
 )
 from teachers.contexts import Facts
@@ -69,9 +70,9 @@ def request(draw: Draw, sampling: Sampling, seed: int) -> SampleRequest:
 
 def record(draw: Draw, source: Source, written: Trajectory, tokenizer: Tokenizer | None) -> Trajectory:
     """The trajectory of a draw. A response without tokens stays as it came, for its reason is in it."""
-    one = replace(written, behavior_context=draw.context, train_context=draw.context, teacher_context=draw.context)
+    one = changed(written, behavior_context=draw.context, train_context=draw.context, teacher_context=draw.context)
     if draw.parent is not None:
-        one = replace(one, parent_id=draw.parent.id, producer=Producer.ROLLOUT if source.turn else Producer.REVISION)
+        one = changed(one, parent_id=draw.parent.id, producer=Producer.ROLLOUT if source.turn else Producer.REVISION)
     if source.producer in FROZEN:
         one = _of_teacher(one)
     if not len(one.tokens):
@@ -85,10 +86,10 @@ def judged(one: Trajectory, scores: tuple[ScoreEntry, ...], parent: Trajectory |
     """The trajectory with what the scorer said beside what is known already; a second turn gets its `turn` entries."""
     said = {entry.name for entry in scores}
     known = tuple(entry for entry in one.scores if entry.start is not None or entry.name not in said)
-    scored = replace(one, scores=(*scores, *known))
+    scored = changed(one, scores=(*scores, *known))
     if parent is None or not np.any(one.origin == Origin.ENVIRONMENT):
         return scored
-    return replace(scored, scores=(*scored.scores, *_turns(scored, parent)))
+    return changed(scored, scores=(*scored.scores, *_turns(scored, parent)))
 
 
 def _turns(one: Trajectory, parent: Trajectory) -> list[ScoreEntry]:
@@ -107,7 +108,7 @@ def _turn(one: Trajectory, start: int, end: int) -> ScoreEntry:
 
 def _of_teacher(one: Trajectory) -> Trajectory:
     size = len(one.tokens)
-    return replace(
+    return changed(
         one,
         producer=Producer.TEACHER,
         version=-1,
@@ -120,14 +121,14 @@ def _hinted(one: Trajectory, hint: Int32, source: Source, tokenizer: Tokenizer |
     """The hint's tokens at the front: nobody sampled them, so their probability is unknown."""
     told = tokenizer.decode(hint) if tokenizer else ""
     return _joined(
-        replace(one, text=told + one.text), hint, np.full(len(hint), Origin.HINT, np.int8), trained=source.hint_trained
+        changed(one, text=told + one.text), hint, np.full(len(hint), Origin.HINT, np.int8), trained=source.hint_trained
     )
 
 
 def _joined(one: Trajectory, tokens: Int32, origin: np.ndarray, *, trained: bool) -> Trajectory:
     """`tokens` that no policy sampled, then the trajectory's."""
     size = len(tokens)
-    return replace(
+    return changed(
         one,
         tokens=np.concatenate([tokens, one.tokens]),
         origin=np.concatenate([origin, one.origin]),
@@ -142,7 +143,7 @@ def _after(one: Trajectory, parent: Trajectory, turn: Int32) -> Trajectory:
     second = _joined(one, turn, np.full(len(turn), Origin.ENVIRONMENT, np.int8), trained=False)
     versions = np.concatenate([parent.token_version, second.token_version])
     known = versions[versions >= 0]
-    return replace(
+    return changed(
         second,
         version=int(known[0]) if len(known) else -1,
         tokens=np.concatenate([parent.tokens, second.tokens]),

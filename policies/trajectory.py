@@ -6,7 +6,7 @@ Axes: T = response tokens, C = context tokens.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Literal
 
@@ -166,20 +166,47 @@ class Trajectory:
 
     def _check_provenance(self) -> None:
         """Learner tokens, and they alone, carry the version that sampled them; environment tokens are not trained."""
-        own = self.origin == Origin.LEARNER
-        if bool(np.any(self.token_version[own] < 0)):
-            raise self._fault("token_version", "a version >= 0 on every learner token", self.token_version[own].min())
-        if bool(np.any(self.token_version[~own] != -1)):
-            raise self._fault("token_version", "-1 on tokens the learner did not write", self.token_version[~own].max())
-        if bool(np.any(self.train_mask[self.origin == Origin.ENVIRONMENT])):
-            raise self._fault("train_mask", "false on environment tokens", "true")
-        if len(self.tokens) and not own.any() and self.version != -1:
+        own = self.origin == _LEARNER
+        ours, others = self.token_version[own], self.token_version[~own]
+        if len(ours) and ours.min() < 0:
+            raise self._fault("token_version", "a version >= 0 on every learner token", ours.min())
+        if len(others):
+            if (others != -1).any():
+                raise self._fault("token_version", "-1 on tokens the learner did not write", others.max())
+            if (self.train_mask & (self.origin == _ENVIRONMENT)).any():
+                raise self._fault("train_mask", "false on environment tokens", "true")
+        if len(others) and not len(ours) and self.version != -1:
             raise self._fault("version", "-1, for the learner wrote no token", self.version)
-        if own.any() and self.version != self.token_version[own][0]:
-            raise self._fault("version", f"{self.token_version[own][0]}, as on the first learner token", self.version)
+        if len(ours) and self.version != ours[0]:
+            raise self._fault("version", f"{ours[0]}, as on the first learner token", self.version)
 
     def _fault(self, field: str, want: str, got: object) -> ValueError:
         return ValueError(f"Trajectory.{field} of {self.id!r}: want {want}, got {got}")
+
+
+_LEARNER, _ENVIRONMENT = int(Origin.LEARNER), int(Origin.ENVIRONMENT)
+_FIELDS: Final = tuple(field.name for field in fields(Trajectory))
+_CHECKED: Final = frozenset((*PER_TOKEN, "version"))
+"""Fields that are checked against each other."""
+
+
+def changed(one: Trajectory, **changes: Any) -> Trajectory:
+    """The record with other values in some fields: `dataclasses.replace`, which checks only what the change can break.
+
+    Every response of a step is copied several times (lineage, scores, contexts), and checking its arrays each time is
+    most of what the driver does.
+    """
+    if unknown := changes.keys() - set(_FIELDS):
+        raise TypeError(f"Trajectory has no field {', '.join(sorted(unknown))}")
+    made = object.__new__(Trajectory)
+    for name in _FIELDS:
+        object.__setattr__(made, name, changes[name] if name in changes else getattr(one, name))
+    if changes.keys() & _CHECKED:
+        made.__post_init__()
+    else:
+        for name in changes.keys() & set(CONTEXTS):
+            made._seal(name, np.int32)
+    return made
 
 
 def reward(trajectory: Trajectory) -> float:

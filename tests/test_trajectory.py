@@ -20,6 +20,7 @@ from policies.trajectory import (
     Sampling,
     ScoreEntry,
     Trajectory,
+    changed,
     on_policy_share,
     reward,
 )
@@ -200,3 +201,45 @@ def test_ray_hands_arrays_over_without_a_copy() -> None:
     finally:
         ray.shutdown()
         shutil.rmtree(short, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"id": "run/8", "group_id": "g2", "parent_id": "run/7"},
+        {"scores": (ScoreEntry("reward", 1.0, True),)},
+        {"train_context": np.array([9], np.int32)},
+        {"tokens": np.array([4, 3, 2, 1], np.int32)},
+        {"version": -1, "origin": np.full(4, Origin.TEACHER, np.int8), "token_version": np.full(4, -1, np.int32)},
+    ],
+)
+def test_a_changed_record_is_a_replaced_one(changes: dict[str, object]) -> None:
+    before = trajectory()
+    ours, theirs = changed(before, **changes), dataclasses.replace(before, **changes)  # type: ignore[arg-type]
+    for field in dataclasses.fields(Trajectory):
+        got, want = getattr(ours, field.name), getattr(theirs, field.name)
+        if isinstance(want, np.ndarray):
+            np.testing.assert_array_equal(got, want)
+            assert got.dtype == want.dtype and not got.flags.writeable, field.name
+        else:
+            assert got == want, field.name
+    assert before.id == "run/7" and before.parent_id == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"version": 2}, ValueError),
+        ({"train_mask": np.ones(3, np.bool_)}, ValueError),
+        ({"teacher_context": np.zeros(2)}, ValueError),
+        ({"origin": np.full(4, Origin.ENVIRONMENT, np.int8)}, ValueError),
+        ({"token_version": np.full(4, -1, np.int32)}, ValueError),
+        ({"reward": 1.0}, TypeError),
+    ],
+)
+def test_a_change_that_breaks_the_record_is_refused_as_ever(changes: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        changed(trajectory(), **changes)
+    with pytest.raises(error):
+        dataclasses.replace(trajectory(), **changes)  # type: ignore[arg-type]
