@@ -7,6 +7,7 @@ judged. Names are pure functions of stage, step, slot, round and draw; seeds of 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from orchestrator.config import Stage
 from orchestrator.controls import Hint, StepPlan, segments_for, share_for
@@ -69,6 +70,16 @@ class Slot:
         return (self.each or strand.source.per_prompt) if asked else 0
 
 
+class _Asked(NamedTuple):
+    """What the responses of one strand in one slot share."""
+
+    slot: Slot
+    strand: int
+    members: Sequence[Member]
+    """Those that the group has so far."""
+    given: Trajectory | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Asking:
     """One step's plan, and what its contexts are made from."""
@@ -90,7 +101,12 @@ class Asking:
             reason = f"no {which}response of {strand.source.parent} to follow"
             return [Dropped(f"{slot.group}/{strand.name}", reason)]
         line = [parents[at % len(parents)] if parents else None for at in range(count)]
-        return [self._draw(slot, index, at, parent, members) for at, parent in enumerate(line)]
+        asked = _Asked(slot, index, members, self._given(slot.prompt) if count else None)
+        return [self._draw(asked, at, parent) for at, parent in enumerate(line)]
+
+    def _given(self, prompt: Prompt) -> Trajectory | None:
+        """The prompt's first demonstration."""
+        return self.demonstrations.for_prompt(prompt.id, 0) if self.demonstrations else None
 
     def parents(self, source: Source, members: Sequence[Member]) -> list[Trajectory]:
         """The responses that the source may follow, in order."""
@@ -104,21 +120,18 @@ class Asking:
         """Parts of the demonstration that the strand's responses to a prompt start from."""
         return segments_for(self.plan.hints.get(strand.name, Hint()), prompt_id, seed_for(self.seed, self.stage.name))
 
-    def _draw(
-        self, slot: Slot, index: int, at: int, parent: Trajectory | None, members: Sequence[Member]
-    ) -> Draw | Dropped:
-        strand = self.strands[index]
+    def _draw(self, asked: _Asked, at: int, parent: Trajectory | None) -> Draw | Dropped:
+        slot, strand, given = asked.slot, self.strands[asked.strand], asked.given
         name = f"{slot.group}/{strand.name}-{at}" + (f"-hint{slot.level}" if slot.level else "")
         shown = share_for(self.plan.hints.get(strand.name, Hint()), at, slot.count(strand))
-        given = self.demonstrations.for_prompt(slot.prompt.id, 0) if self.demonstrations else None
         facts = _of_parent(
             replace(
                 facts_of(slot.prompt, given, share=slot.shares.get(strand.name, 0.0), criteria_share=shown),
-                sibling=sibling(members, parent.id if parent else ""),
+                sibling=sibling(asked.members, parent.id if parent else ""),
             ),
             parent,
         )
-        draw = Draw(name, index, slot.prompt, slot.group, facts, slot.prompt.tokens, parent=parent)
+        draw = Draw(name, asked.strand, slot.prompt, slot.group, facts, slot.prompt.tokens, parent=parent)
         if strand.source.turn and parent is not None:
             return self._turned(draw, strand.source, parent)
         seen = self.context(strand.source.behavior, slot.prompt, facts)
