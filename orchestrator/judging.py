@@ -28,7 +28,7 @@ def _watched(control: Control) -> tuple[str, ...]:
         case Buffer() | Curriculum():
             return (control.watch,)
         case Bottleneck():
-            return (control.reinforce,)
+            return (control.reinforce, control.imports)  # a demonstration that fails is none
         case Prefix(schedule="bisect"):
             return (control.strand,)
         case _:

@@ -1,26 +1,207 @@
-"""The bottleneck control: per prompt, what keeps the policy from solving it decides where its data come from."""
+"""The bottleneck control: per prompt, what keeps the policy from solving it decides where its data come from.
 
+    unknown     nothing was seen                       reinforce looks
+    unreached   solve rate and reach are low           imports; at each `look`-th import reinforce beside it
+    unreliable  solved now and then, or within reach   reinforce
+    mastered    solved nearly always                   rests, is looked at again after `recheck` steps; or distil
+    lost        mastered once, no longer               replay beside reinforce
+
+A demonstration is judged like any response. One that fails brings nothing in: it does not train, and its prompt, if
+nobody solves it, rests between looks. Reach is asked of those that passed alone.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
-from orchestrator.controls.group import GroupStats
+from orchestrator.controls.evidence import Evidence
+from orchestrator.controls.group import Count, GroupStats, count
 from orchestrator.controls.moment import Memory, Moment, State
 from orchestrator.controls.places import Place
 from orchestrator.controls.prompt_config import Bottleneck
-from orchestrator.controls.routing import Routing
+from orchestrator.controls.routing import SILENT, Routing
+
+Kind = Literal["unknown", "unreached", "unreliable", "mastered", "lost"]
+ORDER: tuple[Kind, ...] = ("unknown", "unreached", "unreliable", "mastered", "lost")
+UNHEARD = 4
+"""Imports asked for without an answer after which a prompt counts as one that has nothing to import."""
+
+
+class Entry(NamedTuple):
+    """What is remembered of a prompt; JSON as a list."""
+
+    kind: Kind = "unknown"
+    passed: float = 0.0
+    failed: float = 0.0
+    looked: int = -1
+    """Step of the last look by fresh responses; -1 for none."""
+    imports: int = 0
+    """Since that look."""
+    held: bool = False
+    """Whether it was mastered once."""
+    barren: bool = False
+    """Whether there is nothing good to import."""
+    asked: int = 0
+    """Imports asked for since one came."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """Of its solve rate."""
+        return Evidence(self.passed, self.failed)
+
+
+def entry_of(known: dict[str, Any], prompt: str) -> Entry:
+    """What `known` (of a state) says of the prompt."""
+    return Entry(*known[prompt]) if prompt in known else Entry()
+
+
+# ---------------------------------------------------------------- before a step
 
 
 def choose(
     control: Bottleneck, state: State, now: Moment, drawn: Sequence[str], count: int
 ) -> tuple[State, tuple[Place, ...], str]:
     """At most `count` of the drawn prompts that do not rest, each with the strands that its class needs."""
-    raise NotImplementedError
+    known: dict[str, Any] = state["prompts"]
+    entries = [(prompt, entry_of(known, prompt)) for prompt in dict.fromkeys(drawn)]
+    awake = [(prompt, one) for prompt, one in entries if not _rests(control, one, now.step)][:count]
+    places = [Place(prompt, _strands(control, one)) for prompt, one in awake]
+    spare = _spare(control, entries, awake, count)
+    places += [Place(prompt, frozenset({control.distil or control.reinforce})) for prompt, _ in spare]
+    asked = {
+        prompt: list(one._replace(asked=one.asked + 1))
+        for prompt, one in awake
+        if one.kind == "unreached" and not one.barren
+    }
+    after = {**state, "prompts": {**known, **asked}} if asked else state
+    return after, tuple(places), _said(control, entries, awake, spare)
+
+
+def _rests(control: Bottleneck, one: Entry, step: int) -> bool:
+    """What is mastered, and what nobody solves and nothing good is known of, is looked at every `recheck` steps."""
+    idle = one.kind == "mastered" or (one.kind == "unreached" and one.barren)
+    return idle and step - one.looked < control.recheck
+
+
+def _strands(control: Bottleneck, one: Entry) -> frozenset[str]:
+    if one.kind == "unreached" and not one.barren:
+        # a look beside the import: the visit is not lost when the look finds nothing
+        looks = one.imports >= control.look
+        return frozenset({control.imports, control.reinforce} if looks else {control.imports})
+    if one.kind == "lost":
+        return frozenset({control.replay or control.imports, control.reinforce})
+    return frozenset({control.reinforce})
+
+
+def _spare(
+    control: Bottleneck, entries: Sequence[tuple[str, Entry]], awake: Sequence[tuple[str, Entry]], count: int
+) -> list[tuple[str, Entry]]:
+    """Who fills places that nobody needs: mastered prompts, longest unseen first, to distil; else one look's worth.
+
+    Without `distil` the step is smaller, but never empty.
+    """
+    room = count - len(awake) if control.distil else (0 if awake else count)
+    chosen = {prompt for prompt, _ in awake}
+    idle = [(prompt, one) for prompt, one in entries if prompt not in chosen]
+    return sorted(idle, key=lambda pair: pair[1].looked)[:room]
+
+
+def _said(
+    control: Bottleneck,
+    entries: Sequence[tuple[str, Entry]],
+    awake: Sequence[tuple[str, Entry]],
+    spare: Sequence[tuple[str, Entry]],
+) -> str:
+    """`12 of 64 candidates: 2 unknown, 7 unreached, 3 unreliable; 40 of them are mastered`."""
+    taken, there = Counter(one.kind for _, one in awake), Counter(one.kind for _, one in entries)
+    told = ", ".join(f"{taken[kind]} {kind}" for kind in ORDER if taken[kind]) or "nobody needs it"
+    candidates = ", ".join(f"{there[kind]} {kind}" for kind in ORDER if there[kind])
+    filled = f"; {len(spare)} that rest fill the step" if spare else ""
+    return f"{len(awake)} prompts: {told}{filled}; of {len(entries)} candidates {candidates}"
+
+
+# ---------------------------------------------------------------- after a group is scored
+
+
+def asks_reach(control: Bottleneck, state: State, group: GroupStats) -> bool:
+    """Whether the probability of the prompt's known good response would tell more than the group's verdicts do.
+
+    Where a good one was imported and no fresh response passed: then samples alone cannot say whether it is in reach.
+    """
+    imported = [one.passed is not False for one in group.members if one.strand == control.imports]
+    return bool(imported) and all(imported) and not _fresh(control, group).passed
 
 
 def observe(control: Bottleneck, memory: Memory, group: GroupStats, step: int) -> Routing:
     """Take a group's verdicts and reach as evidence; `memory` is changed in place. Says when the class changes."""
-    raise NotImplementedError
+    known: dict[str, Any] = memory["prompts"]
+    before = entry_of(known, group.prompt)
+    fresh = _fresh(control, group)
+    verdicts = [one.passed for one in group.members if one.strand == control.imports]
+    bad = bool(verdicts) and not any(one is not False for one in verdicts)
+    if not (fresh.known or verdicts):
+        return SILENT
+    seen = _seen(control, before, fresh, step)
+    if verdicts:
+        seen = seen._replace(imports=seen.imports + (not bad), asked=0, barren=bad)
+    elif seen.asked >= UNHEARD:
+        seen = seen._replace(barren=True)
+    reached = control.reach > 0 and group.reach >= control.reach  # an unknown reach says nothing
+    after = seen._replace(kind=_kind(control, seen, reached))
+    if reached and before.kind == "unreached" and after.kind == "unreliable":
+        after = after._replace(passed=0.0, failed=0.0, imports=0)  # those verdicts were of a policy that did not reach
+    after = after._replace(held=after.held or after.kind == "mastered")
+    known[group.prompt] = list(after)
+    return _routing(control, group, before, after, bad=bad)
 
 
-def asks_reach(control: Bottleneck, state: State, group: GroupStats) -> bool:
-    """Whether the probability of the prompt's known good response would tell more than the group's verdicts do."""
-    raise NotImplementedError
+def _fresh(control: Bottleneck, group: GroupStats) -> Count:
+    """Verdicts on the bare prompt: what a hint or a prefix helped says nothing of it."""
+    if group.segments:
+        return Count(control.reinforce, 0, 0, 0)
+    bare = replace(group, members=group.first, level=0) if group.level else group
+    return count(bare, control.reinforce)
+
+
+def _seen(control: Bottleneck, before: Entry, fresh: Count, step: int) -> Entry:
+    if not fresh.known:
+        return before
+    evidence = before.evidence.after(fresh.passed, fresh.failed, control.decay)
+    return before._replace(passed=round(evidence.passed, 6), failed=round(evidence.failed, 6), looked=step, imports=0)
+
+
+def _kind(control: Bottleneck, one: Entry, reached: bool) -> Kind:
+    """The class that the evidence is sure of, else the one it has: between the two lies what keeps it from flapping."""
+    evidence, sure = one.evidence, control.confidence
+    if evidence.seen and evidence.above(control.mastered) >= sure:
+        return "mastered"
+    if one.held and evidence.seen and evidence.below(control.lost) >= sure:
+        return "lost"
+    if not reached and evidence.seen and not one.held and evidence.below(control.unreached) >= sure:
+        return "unreached"
+    return "unreliable" if _leaves(control, one, reached) else one.kind
+
+
+def _leaves(control: Bottleneck, one: Entry, reached: bool) -> bool:
+    """Whether the evidence contradicts the class that the prompt has."""
+    evidence, sure = one.evidence, control.confidence
+    match one.kind:
+        case "mastered":
+            return evidence.below(control.mastered) >= sure
+        case "unreached":
+            return reached or evidence.above(control.unreached) >= sure
+        case "lost":
+            return evidence.above(control.lost) >= sure
+        case _:
+            return bool(evidence.seen) or reached
+
+
+def _routing(control: Bottleneck, group: GroupStats, before: Entry, after: Entry, *, bad: bool) -> Routing:
+    leaving = frozenset({control.imports}) if bad else frozenset[str]()
+    told = [f"{group.prompt}'s {control.imports} failed and does not train"] if bad else []
+    if before.kind != after.kind:
+        reach = "" if group.reach != group.reach else f", reach {group.reach:.3g}"
+        counted = f"{after.passed:.3g} of {after.passed + after.failed:.3g} verdicts passed{reach}"
+        told.append(f"{group.prompt} was {before.kind} and is {after.kind}: {counted}")
+    return Routing(reason="; ".join(told), without=leaving)
