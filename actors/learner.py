@@ -24,6 +24,8 @@ from actors.backend import Backend, Update, trainable
 from actors.config import Learner
 from actors.deepspeed_backend import DeepSpeedBackend
 from actors.freeze import Movement, held
+from actors.interference import Gradients
+from actors.interference import interference as cosines_of
 from actors.prepass import Reader, prepare
 from actors.ranks import join
 from actors.sharding import StepFacts
@@ -109,19 +111,21 @@ class LearnerRank:
         coefficients: Mapping[str, float],
         compute_old: bool,
         freeze: float | None = None,
+        interference: bool = False,
     ) -> StepFacts:
         """One optimizer update for each of `updates`, this rank's shares; `normalisers` are global, one each.
 
         `compute_old`: recompute the old views that strands read before the first update; without it, the current ones
         stand in. `freeze`: this share of each tensor's elements, those that moved most in the steps without, stays as
-        it is. Returns the facts of the whole step, the same on every rank but for `seconds`.
+        it is. `interference`: also the cosines between the strands' gradients, of the first update's share, before it.
+        Returns the facts of the whole step, the same on every rank but for `seconds`.
         """
         started = time.perf_counter()
         stage = self._in_stage()
         updates, statistics = prepare(self._reader, stage.strands, updates, compute_old=compute_old)
         parts: list[strand_facts.Facts] = []
         outcomes: list[Update] = []
-        rate = math.nan
+        rate, cosines = math.nan, dict[str, float]()
         with self._moving(freeze) as masks:
             for share, denominators in zip(updates, normalisers, strict=True):
                 objective = Objective(
@@ -132,6 +136,8 @@ class LearnerRank:
                     statistics=statistics,
                     target_heads=self._target_heads,
                 )
+                if interference and not outcomes:
+                    cosines = self._interference(share, objective)
                 rate = learning_rate(stage.optimizer.schedule, stage.optimizer.learning_rate, stage.done, stage.updates)
                 parts += self._accumulate(share, objective)
                 failpoint("learner.after_backward")
@@ -139,7 +145,17 @@ class LearnerRank:
                 stage = replace(stage, done=stage.done + 1, skipped=stage.skipped + (not outcomes[-1].applied))
         self._stage = stage
         failpoint("learner.after_step")
-        return self._facts(parts, outcomes, rate, time.perf_counter() - started)
+        facts = self._facts(parts, outcomes, rate, time.perf_counter() - started)
+        return replace(facts, interference=cosines)
+
+    def _interference(self, share: Sequence[Example], objective: Objective) -> dict[str, float]:
+        if self._layout.zero_stage == 3:
+            raise ValueError(
+                "stages.interference: at resources.learner.zero_stage 3 no rank holds whole parameters to take the "
+                "gradients of; set it to 0, or the ZeRO stage to 2 or less"
+            )
+        of = Gradients(self._policy, trainable(self._model), self._ranks, self._config.micro_batch_tokens)
+        return cosines_of(of, share, objective)
 
     def _moving(self, freeze: float | None) -> AbstractContextManager[list[Tensor] | None]:
         """Follow what a step moves, or hold what earlier ones moved most: then the masks of the held elements."""
@@ -174,6 +190,13 @@ class LearnerRank:
         for index in range(self._ranks.most(len(parts))):
             self._backend.backward(_poisoned(self._backend.forward(_bound(loss_of, index))))
         return facts
+
+    def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """[T] of each response, by the policy as it is now; empty for an empty one. All ranks call it alike."""
+        if self._policy.scalar:
+            raise RuntimeError("LearnerRank: a scalar head has no log-probabilities; build it with head language")
+        read = self._reader.scored(list(zip(contexts, tokens, strict=True)))
+        return [np.empty(0, np.float32) if one is None else one.logps for one in read]
 
     # ------------------------------------------------------------ a scalar head, asked
 

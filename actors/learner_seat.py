@@ -62,13 +62,18 @@ class LearnerSeat:
         coefficients: Mapping[str, float],
         compute_old: bool,
         freeze: float | None = None,
+        interference: bool = False,
     ) -> StepFacts:
         """`LearnerRank.step`."""
-        return self._open().step(updates, normalisers, coefficients, compute_old, freeze)
+        return self._open().step(updates, normalisers, coefficients, compute_old, freeze, interference)
 
     def attach_head(self, target: str, head: Float32) -> None:
         """`LearnerRank.attach_head`."""
         self._open().attach_head(target, head)
+
+    def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """`LearnerRank.logprobs`."""
+        return self._open().logprobs(contexts, tokens)
 
     def values(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
         """`LearnerRank.values`."""

@@ -77,16 +77,27 @@ class LocalLearner:
         self.rank.restart()
 
     async def step(
-        self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float], freeze: float | None = None
+        self,
+        examples: Sequence[Example],
+        updates: int,
+        coefficients: Mapping[str, float],
+        freeze: float | None = None,
+        *,
+        interference: bool = False,
     ) -> StepFacts:
         """One step of `updates` optimizer updates."""
         shares = [update[0] for update in split(examples, updates, 1)]
         counts = [normalisers(self.strands, share) for share in shares]
-        return await asyncio.to_thread(self.rank.step, shares, counts, coefficients, len(shares) > 1, freeze)
+        more = (coefficients, len(shares) > 1, freeze, interference)
+        return await asyncio.to_thread(self.rank.step, shares, counts, *more)
 
     async def attach_head(self, target: str, head: Float32) -> None:
         """The head of the frozen model `target`."""
         self.rank.attach_head(target, head)
+
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """[T] of each response, by the policy as it is now."""
+        return await asyncio.to_thread(self.rank.logprobs, contexts, tokens)
 
     async def values(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
         """[T] of each response: what a scalar head foresees before each token."""

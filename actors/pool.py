@@ -232,13 +232,20 @@ class LearnerPool:
         await self._all("restart", deadline=self.deadlines.start)
 
     async def step(
-        self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float], freeze: float | None = None
+        self,
+        examples: Sequence[Example],
+        updates: int,
+        coefficients: Mapping[str, float],
+        freeze: float | None = None,
+        *,
+        interference: bool = False,
     ) -> StepFacts:
         """Split the step's examples over updates and ranks; every term's normaliser is global and fixed here."""
         shares = split(examples, updates, len(self.ranks))
         counts = [normalisers(self.strands, [one for rank in update for one in rank]) for update in shares]
+        more = (dict(coefficients), len(shares) > 1, freeze, interference)
         asked = [
-            actor.ask("step", [update[rank] for update in shares], counts, dict(coefficients), len(shares) > 1, freeze)
+            actor.ask("step", [update[rank] for update in shares], counts, *more)
             for rank, actor in enumerate(self.ranks)
         ]
         facts = await asyncio.gather(
@@ -252,6 +259,10 @@ class LearnerPool:
     async def attach_head(self, target: str, head: Any) -> None:
         """Give every rank the head behind `head`, that of the frozen model `target`."""
         await self._all("attach_head", target, head, deadline=self.deadlines.start)
+
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        """[T] of each response, by the policy as it is now."""
+        return await self._read("logprobs", contexts, tokens)
 
     async def values(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
         """[T] of each response: what a scalar head foresees before each token."""

@@ -140,13 +140,22 @@ class FakeLearner:
     ) -> None: ...
 
     async def step(
-        self, examples: Sequence[Example], updates: int, coefficients: Mapping[str, float], freeze: float | None = None
+        self,
+        examples: Sequence[Example],
+        updates: int,
+        coefficients: Mapping[str, float],
+        freeze: float | None = None,
+        *,
+        interference: bool = False,
     ) -> StepFacts:
         await asyncio.sleep(self.pause)
         self.steps.append(tuple(examples))
         self.coefficients.append(dict(coefficients))
         tokens = sum(int(one.trajectory.train_mask.sum()) for one in examples)
         return StepFacts(1.0, 0.5, 1e-3, 0, tokens, self.pause, {})
+
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
+        return [np.full(len(one), -1.0, np.float32) for one in tokens]
 
     async def save(self, directory: Path) -> None: ...
 
