@@ -12,6 +12,7 @@ from orchestrator.controls.config import Control
 from orchestrator.controls.moment import Moment, State
 from orchestrator.controls.places import Place
 from orchestrator.controls.prompt_config import Bottleneck, Curriculum, Shares
+from orchestrator.controls.shares import Around
 
 
 class Chosen(NamedTuple):
@@ -28,14 +29,21 @@ def candidates(controls: Sequence[Control]) -> int:
     return max([*asked, *(1 for one in controls if isinstance(one, Shares))], default=0)
 
 
-def choose(
-    controls: Sequence[Control], states: Sequence[State], now: Moment, drawn: Sequence[str], count: int
-) -> tuple[dict[int, Chosen], tuple[Place, ...] | None]:
-    """Each chooser's word by its number, and the step's places; None where nobody chooses.
+class Pool(NamedTuple):
+    """What there is to choose from."""
 
-    `drawn` are the ids of `candidates` x `count` prompts in the order in which they are drawn (fewer where there are
-    not so many); `count` is the stage's prompts per step.
-    """
+    drawn: Sequence[str]
+    """Ids of `candidates` x `prompts` prompts in the order in which they are drawn; fewer where there are not so many."""
+    prompts: int
+    """Of a step."""
+    around: Around
+
+
+def choose(
+    controls: Sequence[Control], states: Sequence[State], now: Moment, pool: Pool
+) -> tuple[dict[int, Chosen], tuple[Place, ...] | None]:
+    """Each chooser's word by its number, and the step's places; None where nobody chooses."""
+    drawn, count = pool.drawn, pool.prompts
     if not candidates(controls):
         return {}, None
     said: dict[int, Chosen] = {}
@@ -49,6 +57,6 @@ def choose(
             places = said[index].places
     for index, control in enumerate(controls):
         if isinstance(control, Shares):
-            said[index] = Chosen(*shares.allot(control, states[index], places))
+            said[index] = Chosen(*shares.allot(control, states[index], now, places, pool.around))
             places = said[index].places
     return said, places

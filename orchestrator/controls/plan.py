@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from orchestrator.controls.choice import choose
+from orchestrator.controls.choice import Pool, choose
 from orchestrator.controls.config import Buffer, Control, Freeze
 from orchestrator.controls.decide import Decision, decide, fire, full, wait
 from orchestrator.controls.hints import Hint
 from orchestrator.controls.moment import Moment, State
 from orchestrator.controls.places import Place
+from orchestrator.controls.shares import Around
 
 
 def _nothing(step: int) -> tuple[str, ...]:
@@ -68,7 +69,8 @@ def plan_step(
         if not isinstance(control, Buffer)
     }
     decisions |= _buffers(controls, states, _resting(_product(decisions.values())))
-    said, places = choose(controls, states, now, scope.draw(step), scope.prompts)
+    around = Around(scope.strands, _resting(_product(decisions.values())))
+    said, places = choose(controls, states, now, Pool(scope.draw(step), scope.prompts, around))
     decisions |= {index: Decision(word.state, {}, word.reason) for index, word in said.items()}
     ordered = [decisions[index] for index in range(len(controls))]
     coefficients = _product(ordered)
