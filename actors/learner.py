@@ -32,12 +32,13 @@ from actors.sharding import StepFacts
 from actors.torch_backend import TorchBackend
 from actors.training_state import Layout, StageState
 from actors.weights import Weights, pack
-from policies import models, step, strand_facts
+from policies import models, origin_facts, step, strand_facts
 from policies.attention import PACKED
 from policies.config import HfModel, Optimizer, Strand, TinyModel
 from policies.example import Example
 from policies.failpoints import failpoint
 from policies.models import Head
+from policies.objective import Evaluation
 from policies.reduce import Normalisers
 from policies.schedule import learning_rate
 from policies.step import Objective, Policy
@@ -123,7 +124,7 @@ class LearnerRank:
         started = time.perf_counter()
         stage = self._in_stage()
         updates, statistics = prepare(self._reader, stage.strands, updates, compute_old=compute_old)
-        parts: list[strand_facts.Facts] = []
+        parts: list[Evaluation] = []
         outcomes: list[Update] = []
         rate, cosines = math.nan, dict[str, float]()
         with self._moving(freeze) as masks:
@@ -175,16 +176,16 @@ class LearnerRank:
         with held(self._backend, masks):
             return self._backend.step()
 
-    def _accumulate(self, share: Sequence[Example], objective: Objective) -> list[strand_facts.Facts]:
-        """Gradients of one update's share, part by part."""
+    def _accumulate(self, share: Sequence[Example], objective: Objective) -> list[Evaluation]:
+        """Gradients of one update's share, part by part; what was found of each, without its graph."""
         parts = step.plan(share, self._config.micro_batch_tokens)
-        facts: list[strand_facts.Facts] = []
+        facts: list[Evaluation] = []
 
         def loss_of(index: int) -> Tensor:
             if index >= len(parts):
                 return step.idle_loss(self._policy)
             found = step.evaluate_part(self._policy, parts[index], objective)
-            facts.append(found.by_strand)
+            facts.append(replace(found, loss=found.loss.detach(), coefficient_BT=found.coefficient_BT[:0]))
             return found.loss
 
         for index in range(self._ranks.most(len(parts))):
@@ -281,13 +282,12 @@ class LearnerRank:
             raise RuntimeError("LearnerRank: no stage; call begin_stage or load first")
         return self._stage
 
-    def _facts(
-        self, parts: list[strand_facts.Facts], outcomes: Sequence[Update], rate: float, seconds: float
-    ) -> StepFacts:
+    def _facts(self, parts: list[Evaluation], outcomes: Sequence[Update], rate: float, seconds: float) -> StepFacts:
         names = [strand.name for strand in self._in_stage().strands]
         nothing = strand_facts.merge([dict.fromkeys(names, _NO_FACTS)])
-        merged = strand_facts.merge([nothing, *parts])
-        merged = strand_facts.merge(self._ranks.gather(merged))
+        own = strand_facts.merge([nothing, *(one.by_strand for one in parts)])
+        ranks = self._ranks.gather([own, origin_facts.merge([one.by_origin for one in parts])])
+        merged = strand_facts.merge([strands for strands, _ in ranks])
         norms = [outcome.gradient_norm for outcome in outcomes if outcome.applied]
         return StepFacts(
             loss=math.fsum(facts["loss"] for facts in merged.values()),
@@ -297,6 +297,7 @@ class LearnerRank:
             tokens=int(sum(facts["tokens"] for facts in merged.values())),
             seconds=seconds,
             by_strand=merged,
+            by_origin=origin_facts.merge([origins for _, origins in ranks]),
         )
 
 

@@ -4,7 +4,7 @@ loss = sum over strands and terms of coefficient / normaliser x sum of (kernel x
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 import torch
@@ -14,6 +14,7 @@ from policies import kernels, set_kernels, token_weights, whole_views
 from policies.batch import TrajectoryBatch
 from policies.config import Div, Point, Set, Strand, Term
 from policies.logprobs import entropy
+from policies.origin_facts import OriginFacts, by_origin
 from policies.reduce import UNARY, Counts, Normalisers, of_counts
 from policies.slots import PolicyView, Slots, take
 from policies.statistics import NONE, Statistics, key
@@ -30,6 +31,8 @@ class Evaluation:
     """g, reducer and coefficients included: for point, set and sampled div kernels grad loss = -sum(g * grad logp)."""
     by_strand: Facts
     """Strand name -> facts; strand_facts.merge joins those of several batches."""
+    by_origin: OriginFacts = field(default_factory=dict)
+    """Origin -> facts; origin_facts.merge joins those of several batches."""
 
 
 def evaluate(  # noqa: PLR0913  (what a step knows: each has a default and a name)
@@ -98,7 +101,9 @@ def evaluate_logps(  # noqa: PLR0913
         strand.name: measure(strand, slots, own, _of_strand(index, pull.coefficient_BT, batch, len(strands)))
         for index, (strand, slots, own) in enumerate(zip(strands, pull.parts, pull.losses, strict=True))
     }
-    return Evaluation(pull.loss, pull.coefficient_BT, facts)
+    losses = [facts[strand.name]["loss"] for strand in strands]
+    origins = by_origin(strands, batch, None if policy.scalar else policy.logps_BT, pull.coefficient_BT, losses)
+    return Evaluation(pull.loss, pull.coefficient_BT, facts, origins)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
