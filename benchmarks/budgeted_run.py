@@ -16,7 +16,7 @@ from orchestrator.config import RecipeChoice, Stage
 from orchestrator.loop import Ports, RunState, StageRun, run_stage
 from orchestrator.recipes import load
 from orchestrator.replay import Replay, window_of
-from policies.config import Optimizer, Schedule
+from policies.config import Optimizer, Schedule, Select, Strand
 from policies.example import Example
 from policies.tokens import Tokenizer
 
@@ -159,7 +159,18 @@ def _stage(index: int, part: Part, rate: float) -> StageRun:
         optimizer=Optimizer(learning_rate=part.times * rate, schedule=Schedule(warmup=WARMUP)),
         sampling=SAMPLING,
     )
-    return StageRun(index, config, chosen.strands, chosen.controls)
+    return StageRun(index, config, _verified(chosen.strands) if part.verified else chosen.strands, chosen.controls)
+
+
+def _verified(strands: Sequence[Strand]) -> tuple[Strand, ...]:
+    """The strands, whose demonstrations are judged first: those that fail do not train."""
+    passed = Select(kind="passed")
+    return tuple(
+        one.model_copy(update={"source": one.source.model_copy(update={"select": passed})})
+        if one.source.producer == "demonstration"
+        else one
+        for one in strands
+    )
 
 
 def _ports(

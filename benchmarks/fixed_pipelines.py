@@ -24,6 +24,8 @@ class Part:
     """Of the learner's budget, after which the next stage begins; the last one has the rest."""
     times: float = 1.0
     """Of the pipeline's learning rate."""
+    verified: bool = False
+    """Whether only demonstrations that the verifier passes train."""
 
 
 def pipelines(steps: int) -> dict[str, tuple[Part, ...]]:
@@ -31,6 +33,7 @@ def pipelines(steps: int) -> dict[str, tuple[Part, ...]]:
     rollouts = {"rollouts": ROLLOUTS}
     return {
         "sft": (Part("sft", prompts=IMITATED),),
+        "sft-verified": (Part("sft", prompts=IMITATED, verified=True),),
         "grpo": (Part("grpo", rollouts),),
         "sft-grpo": (Part("sft", prompts=IMITATED, share=0.3, times=3.0), Part("grpo", rollouts)),
         "alternate": (Part("alternate", rollouts),),

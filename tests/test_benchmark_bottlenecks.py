@@ -146,6 +146,11 @@ def test_a_run_is_a_function_of_its_seed(setting: Setting) -> None:
     assert [row["loss"] for row in first.rows] == [row["loss"] for row in again.rows]
 
 
+def test_verified_imitation_leaves_out_what_the_verifier_fails(setting: Setting) -> None:
+    found = run([Part("sft", prompts=8, verified=True)], 1e-4, setting)
+    assert {int(row["tokens_trained"]) for row in found.rows} == {16}, "half of the eight demonstrations are wrong"
+
+
 def test_the_meter_ends_a_stage_at_its_share() -> None:
     meter = Meter(Budget(100, 1000), share=0.3)
     meter.step({"tokens_trained": 29, "tokens_generated": 0})
@@ -158,7 +163,7 @@ def test_the_meter_ends_a_stage_at_its_share() -> None:
 
 def test_every_pipeline_is_a_recipe_with_parameters_it_knows() -> None:
     found = pipelines(100)
-    assert list(found)[-1] == CONTROL and len(found) == 10
+    assert list(found)[-1] == CONTROL and len(found) == 11
     for parts in found.values():
         assert all(load(part.recipe, **part.parameters).strands for part in parts)
 
