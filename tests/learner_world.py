@@ -148,7 +148,8 @@ def train(learner: Any, index: int, scenario: dict[str, Any], rank: int, world: 
         step = poisoned(step)
     updates = split(step, scenario.get("updates", 1), world)
     denominators = [normalisers(strands_of(scenario), [e for share in update for e in share]) for update in updates]
-    facts = learner.step([u[rank] for u in updates], denominators, {"reinforce": 0.5}, scenario.get("updates", 1) > 1)
+    several, measured = scenario.get("updates", 1) > 1, scenario.get("interference", False)
+    facts = learner.step([u[rank] for u in updates], denominators, {"reinforce": 0.5}, several, interference=measured)
     return asdict(facts)
 
 

@@ -33,7 +33,10 @@ def _without_clock(facts: list[dict[str, Any]]) -> str:
 def pair(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Every always-run scenario of two ranks, in one pair of processes: most of the time is imports."""
     at = tmp_path_factory.mktemp("pair")
-    scenarios = {name: _scenario(at / name, name, 2) for name in ("torch", "zero0", "zero2", "zero3")}
+    scenarios = {
+        name: _scenario(at / name, name, 2, interference=name != "zero3")
+        for name in ("torch", "zero0", "zero2", "zero3")
+    }
     for name in ("torch", "zero2", "zero3"):
         # One example a step: a rank has nothing at all. The second step is not finite on one rank alone.
         scenarios[f"{name}-ragged"] = _scenario(at / f"{name}-ragged", name, 2, examples=1, poison=[1])
@@ -61,9 +64,14 @@ def _assert_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
 
 @pytest.mark.parametrize("engine", ["torch", "zero0", "zero2", "zero3"])
 def test_two_ranks_equal_one(folder: Path, pair, tmp_path: Path, engine: str):
-    alone = _scenario(tmp_path, "torch", 1)
+    alone = _scenario(tmp_path, "torch", 1, interference=True)
     run(folder, alone)
     _assert_same(result(pair[engine]), result(alone))
+    for mine, theirs in zip(result(pair[engine])[1], result(alone)[1], strict=True):
+        for origin in theirs["by_origin"]:
+            assert mine["by_origin"][origin] == pytest.approx(theirs["by_origin"][origin], rel=1e-4, abs=1e-6)
+        if engine != "zero3":
+            assert mine["interference"] == pytest.approx(theirs["interference"], abs=1e-4)
 
 
 @pytest.mark.parametrize("engine", ["torch", "zero2", "zero3"])
