@@ -94,13 +94,8 @@ def test_merged_parts_are_the_whole() -> None:
     parts = []
     for rows in (slice(0, half), slice(half, None)):
         columns = {name: getattr(made, name) for name in TrajectoryBatch.__slots__}
-        cut = {
-            name: value[rows]
-            for name, value in columns.items()
-            if value is not None and name.endswith(("_BT", "_BTK", "_B"))
-        }
-        trajectory_BT = torch.arange(half)[:, None].expand(half, case.tokens_BT.shape[1])
-        part = replace(made, **{**cut, "trajectory_BT": trajectory_BT.contiguous()})
+        by_row = [name for name, value in columns.items() if value is not None and name.endswith(("_BT", "_BTK", "_B"))]
+        part = replace(made, **{name: columns[name][rows] for name in by_row})
         g_BT = found.coefficient_BT.detach()[rows]
         logps_BT = torch.from_numpy(case.logps_BT)[rows]
         parts.append(origin_facts.by_origin(strands, part, logps_BT, g_BT, [0.0, 0.0]))
