@@ -28,7 +28,7 @@ from benchmarks.run_records import Job, Record, Scale, Shelf, figure
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 COMPARED_ON, TUNED_ON = 10, 1000
-"""The first seeds of the comparison and of the tuning; those below were looked at while the control's recipe was made."""
+"""The first seeds of the comparison and of the tuning; the control's recipe was made while looking at those below."""
 QUICK = Scale(each=4, trained=2_000, generated=2_000, samples=8)
 
 
