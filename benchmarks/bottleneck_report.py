@@ -46,9 +46,10 @@ def write(told: Mapping[str, Any], out: Path, console: Console) -> None:
     """Print, and leave bottlenecks.json, bottlenecks.md and bottlenecks.svg in `out`."""
     (out / "bottlenecks.json").write_text(json.dumps(told, indent=1) + "\n")
     rows = _rows(told)
-    table = Table(
-        title=f"{len(told['seeds'])} seeds, mean and 95 % interval; accuracy is the solve rate at temperature 1"
+    title = (
+        f"{len(told['seeds'])} seeds, mean and 95 % interval; accuracy and families are solve rates at temperature 1"
     )
+    table = Table(title=title)
     for column in rows[0]:
         table.add_column(column)
     for row in rows[1:]:
@@ -73,11 +74,16 @@ def _rows(told: Mapping[str, Any]) -> list[list[str]]:
     for name in _ordered(told):
         own = told["pipelines"][name]
         means = [f"{own[key]['mean']:.2f}" for key in FAMILIES]
-        support = [_shown(own[key], 1) for key in ("gained", "lost")]
+        support = [_mean(own[key], 1) for key in ("gained", "lost")]
         spent = [f"{own[key] / 1000:.1f}k" for key in ("trained", "generated")]
-        accuracy = [_shown(own[key], 3) for key in ("accuracy", "greedy")]
+        accuracy = [_mean(own[key], 3) for key in ("accuracy", "greedy")]
         rows.append([name, f"{own['rate']:g}", *accuracy, *means, *support, *spent, f"{own['steps']:.0f}"])
     return rows
+
+
+def _mean(value: Mapping[str, float], digits: int) -> str:
+    """Mean and half the interval's width."""
+    return f"{value['mean']:.{digits}f} ± {(value['high'] - value['low']) / 2:.{digits}f}"
 
 
 def _shown(value: Mapping[str, float], digits: int) -> str:

@@ -13,6 +13,7 @@ import argparse
 import json
 import multiprocessing
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from benchmarks.run_records import Job, Record, Scale, Shelf, figure
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 COMPARED_ON, TUNED_ON = 10, 1000
 """The first seeds of the comparison and of the tuning; the control's recipe was made while looking at those below."""
+WIDE = 180
+"""Columns of the table where it goes to a file."""
 QUICK = Scale(each=4, trained=2_000, generated=2_000, samples=8)
 
 
@@ -177,7 +180,7 @@ def main() -> None:
     if asked.quick:
         scale, seeds, tuning = QUICK, seeds[:2], tuning[:1]
     asked.out.mkdir(parents=True, exist_ok=True)
-    bench = Bench(scale, asked.out, asked.jobs, Console())
+    bench = Bench(scale, asked.out, asked.jobs, Console(width=None if sys.stdout.isatty() else WIDE))
     names = asked.only or list(pipelines(usual_steps(scale)))
     write(compare(bench, names, tuning, seeds), asked.out, bench.console)
 
