@@ -177,4 +177,5 @@ def _legality(pipeline: Pipeline, index: int, recipe: Recipe, files: bool) -> It
     for verdict in judge(pipeline.stages[index], recipe, surroundings(pipeline, index, files=files)):
         if verdict.level == "error":
             where = f" of {verdict.where}" if verdict.where else ""
-            yield Fault(("stages", index, "recipe"), f"{verdict.rule}{where}: {verdict.text}", verdict.fix)
+            key: Keys = ("stages", index, *(verdict.key or ("recipe",)))
+            yield Fault(key, f"{verdict.rule}{where}: {verdict.text}", verdict.fix)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from orchestrator.config import Pipeline, Stage
+from orchestrator.legality.counting import demonstrated, prompts
 from orchestrator.recipes import Recipe
 from policies.config import HfModel, Source, Strand, Term
+from verifiers.config import AnyVerifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +17,14 @@ class Verdict:
 
     level: Literal["error", "warning", "declared"]
     rule: str
-    """V1 to V15 (methods: 15), or in a word what else is wrong: lineage, heads, controls, views."""
+    """V1 to V15 (methods: 15), or in a word what else is wrong: lineage, heads, controls, views, schedule, verdicts,
+    data."""
     where: str
     """Strand, strand.term, learner/strand.term, or empty for the stage."""
     text: str
     fix: str = ""
+    key: tuple[str, ...] = ()
+    """Within the stage, where one key is at fault: (recipe, size); empty is the recipe as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,18 @@ class Surroundings:
     """Whether the pipeline has any."""
     files: bool = False
     """Whether folders may be opened: they lie on this machine."""
+    seed: int = 0
+    """The run's."""
+    prompts: int | None = None
+    """At most so many to train on; None is unknown."""
+    demonstrated: int | None = None
+    """At most so many of them have a demonstration; None is unknown."""
+    verifier: AnyVerifier | None = None
+    """None: one that says of every response whether it passed."""
+    referenced: bool = True
+    """Whether training prompts have what a verifier compares with."""
+    zero_stage: int = 0
+    """Of the learner's engine."""
 
 
 def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surroundings:
@@ -45,6 +62,12 @@ def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surro
         frozen_engine=pipeline.resources.frozen.engine,
         demonstrations=pipeline.demonstrations is not None,
         files=files,
+        seed=pipeline.seed,
+        prompts=prompts(pipeline, files=files),
+        demonstrated=demonstrated(pipeline, files=files),
+        verifier=pipeline.verifier,
+        referenced=getattr(pipeline.prompts.train, "reference", "") is not None,
+        zero_stage=pipeline.resources.learner.zero_stage,
     )
 
 

@@ -1,0 +1,109 @@
+"""Verdicts that controls count, and verifiers that do not give them."""
+
+from collections.abc import Iterator
+from typing import assert_never
+
+from orchestrator.controls.config import Buffer, Control, Gate, Ladder, Prefix, StartWhen, ZeroVariance
+from orchestrator.controls.prompt_config import Bottleneck, Curriculum
+from orchestrator.legality.facts import OF_VERDICTS
+from orchestrator.legality.verdict import Case, Verdict
+from orchestrator.needs import needs
+from verifiers.config import (
+    AnswerVerifier,
+    AnyVerifier,
+    FormatVerifier,
+    MathVerifier,
+    RubricVerifier,
+    StepsVerifier,
+    TaskVerifier,
+    part_name,
+)
+
+RULE = "verdicts"
+
+
+def watched(control: Control) -> tuple[str, ...]:
+    """Strands of whose responses the control counts how many passed."""
+    match control:
+        case Gate() | Ladder():
+            return (control.strand,)
+        case Buffer() | Curriculum():
+            return (control.watch,)
+        case Bottleneck():
+            return (control.reinforce, control.imports)
+        case Prefix(schedule="bisect"):
+            return (control.strand,)
+        case _:
+            return ()
+
+
+def silence(case: Case) -> Iterator[Verdict]:
+    """Every control that reads a verdict which is not given, or is always the same."""
+    verifier = case.around.verifier
+    if verifier is None:
+        return
+    counting = [one for one in case.recipe.controls if watched(one) or _waits(one)]
+    if not case.around.referenced and (comparing := compares(verifier)):
+        yield from _unreferenced(case, counting, comparing)
+        return
+    optional = always_passes(verifier)
+    for control in counting if optional else ():
+        if isinstance(control, StartWhen) and control.fact != "accuracy":
+            continue
+        who = ", ".join(watched(control)) or getattr(control, "strand", "")
+        text = (
+            f"{control.kind} counts how many responses passed, and {optional} passes all of them, whatever their value"
+        )
+        fix = "set required: true on a part of the rubric, or choose a verifier that can fail"
+        yield Verdict("error", RULE, who, text, fix)
+
+
+def _waits(control: Control) -> bool:
+    return isinstance(control, StartWhen) and control.fact in OF_VERDICTS
+
+
+def _unreferenced(case: Case, counting: list[Control], verifier: str) -> Iterator[Verdict]:
+    """Every verdict is unknown: what reads one hears nothing for ever."""
+    said = f"prompts.train.reference is null, and the verifier {verifier} compares with it: every verdict is unknown"
+    fix = "name the column of the reference, or judge by format"
+    judged = [one for one in case.recipe.controls if isinstance(one, ZeroVariance) and one.action != "keep"]
+    for control in (*counting, *judged):
+        who = ", ".join(watched(control)) or getattr(control, "strand", "")
+        yield Verdict("error", RULE, who, f"{control.kind} reads verdicts; {said}", fix)
+    if any(learner.role == "reward" for learner in case.recipe.learners):
+        return  # a co-learner's score is the reward
+    for strand in case.recipe.strands:
+        if strand.terms and "rewards" in needs(strand):
+            yield Verdict("error", RULE, strand.name, f"reads rewards; {said}", fix)
+
+
+# ---------------------------------------------------------------- what a verifier says
+
+
+def compares(verifier: AnyVerifier) -> str:
+    """The part that needs a reference, by its kind; empty where none does. One that cannot judge silences the whole."""
+    match verifier:
+        case AnswerVerifier() | MathVerifier() | TaskVerifier():
+            return verifier.kind
+        case FormatVerifier():
+            return ""
+        case StepsVerifier():
+            return compares(verifier.outcome)
+        case RubricVerifier():
+            return next((found for part in verifier.parts if (found := compares(part))), "")
+        case _:
+            assert_never(verifier)
+
+
+def always_passes(verifier: AnyVerifier) -> str:
+    """The verifier that passes every response that it judges, in words; empty where one can fail."""
+    match verifier:
+        case RubricVerifier():
+            demanded = [part for part in verifier.parts if part.required]
+            if all(always_passes(part) for part in demanded):
+                return f"a rubric without a required part ({', '.join(part_name(part) for part in verifier.parts)})"
+            return ""
+        case StepsVerifier():
+            return always_passes(verifier.outcome)
+        case _:
+            return ""

@@ -1,0 +1,138 @@
+"""Strands that wait for something: what they wait for, and the step before which it cannot have come.
+
+A buffer waits for failed prompts, `start_when` for a fact, replay in a run's first stage for something to replay. When
+it comes depends on the run; the earliest step does not. All of them are found together: one may wait for another.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from orchestrator.controls.config import Buffer, StartWhen, ZeroVariance
+from orchestrator.legality.facts import OF_ROLLOUTS, OF_VERDICTS
+from orchestrator.legality.timeline import Rest, Timeline
+from orchestrator.legality.verdict import Case
+from policies.config import Strand
+
+Fits = Callable[[Rest, bool], bool]
+"""(who rests, whether it is the stage's first step) -> whether that is what is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A strand that rests until something comes."""
+
+    strand: str
+    control: StartWhen | Buffer | None
+    """None: replay."""
+    givers: tuple[str, ...]
+    """Strands of which one must train before."""
+    delay: int
+    """Steps of theirs that it takes at least."""
+    words: str
+    """What it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A stage's schedule with those that wait, each with its earliest step: the step itself is possible."""
+
+    case: Case
+    timeline: Timeline
+    earliest: tuple[tuple[Wait, float], ...]
+    """Infinite: never within the stage."""
+
+    def first(self, fits: Fits, *, patient: bool = False) -> int | None:
+        """The first step at which `fits` holds if all that may have come has come; `patient`: if nothing ever comes."""
+        steps = self.timeline.steps
+        cuts = sorted({0, *({1} if steps > 1 else ()), *(int(at) for _, at in self.earliest if at < steps)})
+        for begin, end in zip(cuts, [*cuts[1:], steps], strict=True):
+            if (found := self._first(fits, begin, end, patient)) is not None:
+                return found
+        return None
+
+    def _first(self, fits: Fits, begin: int, end: int, patient: bool) -> int | None:
+        waiting = frozenset(wait.strand for wait in self.at(begin, patient=patient))
+        return self.timeline.first(lambda rest: fits(rest | waiting, begin == 0), begin, end)
+
+    def at(self, step: int, *, patient: bool = False) -> list[Wait]:
+        """Who certainly waits at `step`; `patient`: who may. What was trained comes back, whatever its verdicts."""
+        return [wait for wait, at in self.earliest if at > step or (patient and wait.control is not None)]
+
+
+def waiting(case: Case, timeline: Timeline) -> Waiting:
+    """The stage's waits, each with the earliest step that the others leave it."""
+    waits = list(_waits(case))
+    found = Waiting(case, timeline, tuple((wait, math.inf) for wait in waits))
+    for _ in waits:  # one that waits for the last of a chain is found after as many rounds as the chain is long
+        found = Waiting(case, timeline, _either(tuple((wait, _earliest(found, wait)) for wait in waits)))
+    return found
+
+
+def _either(earliest: tuple[tuple[Wait, float], ...]) -> tuple[tuple[Wait, float], ...]:
+    """Of several buffers, any one gives its strand a step; of other waits all must end."""
+    soonest: dict[str, float] = {}
+    for wait, at in earliest:
+        if isinstance(wait.control, Buffer):
+            soonest[wait.strand] = min(at, soonest.get(wait.strand, math.inf))
+    return tuple((wait, soonest[wait.strand] if isinstance(wait.control, Buffer) else at) for wait, at in earliest)
+
+
+def _earliest(now: Waiting, wait: Wait) -> float:
+    givers = [found for name in wait.givers if (found := now.case.strand(name)) is not None]
+    first = now.first(lambda rest, _: any(is_asked(now.case, one, rest) for one in givers))
+    return math.inf if first is None else float(first + wait.delay)
+
+
+def is_asked(case: Case, strand: Strand, rest: Rest) -> bool:
+    """Whether neither the strand rests nor anybody whose responses it follows."""
+    seen: set[str] = set()
+    at: Strand | None = strand
+    while at is not None and at.name not in seen:
+        if at.name in rest:
+            return False
+        seen.add(at.name)
+        at = case.strand(at.source.parent) if at.source.parent else None
+    return True
+
+
+# ---------------------------------------------------------------- who waits
+
+
+def _waits(case: Case) -> Iterator[Wait]:
+    for control in case.recipe.controls:
+        if isinstance(control, Buffer):
+            words = f"{control.size} prompts that failed"
+            yield Wait(control.strand, control, (control.watch,), -(-control.size // _most(case)), words)
+        elif isinstance(control, StartWhen):
+            words = f"{control.fact} of the last step, at {control.at_least:g} or more"
+            yield Wait(control.strand, control, givers(case, control), 1, words)
+    if case.around.first:
+        writers = tuple(one.name for one in case.recipe.strands if one.source.producer == "rollout" and one.terms)
+        for strand in case.recipe.strands:
+            if strand.source.producer == "replay":
+                yield Wait(strand.name, None, writers, 1, "trained rollouts that could come back")
+
+
+def _most(case: Case) -> int:
+    """Prompts of which a step can tell whether they failed."""
+    rounds = [one.rounds for one in case.recipe.controls if isinstance(one, ZeroVariance) and one.action == "redraw"]
+    return case.stage.prompts_per_step * (1 + max(rounds, default=0))
+
+
+def givers(case: Case, control: StartWhen) -> tuple[str, ...]:
+    """Strands without which the fact is not known."""
+    others = [one for one in case.recipe.strands if one.name != control.strand]
+    if control.fact in OF_ROLLOUTS:
+        rollouts = [one for one in others if one.source.producer == "rollout" and one.source.prepare is None]
+        return tuple(one.name for one in rollouts if control.fact not in OF_VERDICTS or _judged(case, one, others))
+    return tuple(one.name for one in others)
+
+
+def _judged(case: Case, strand: Strand, others: Sequence[Strand]) -> bool:
+    """Whether its responses get a verdict while the waiting strand rests: its own, or as one of a group."""
+    from orchestrator.judging import judged_strands  # templates need jinja2
+
+    read = {others[index].name: others[index] for index in judged_strands(others, case.recipe.controls)}
+    grouped = strand.source.per_prompt and any(one.source.per_prompt for one in read.values())
+    return strand.name in read or bool(grouped)

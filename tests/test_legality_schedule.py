@@ -1,0 +1,344 @@
+"""Schedules that can starve, verdicts that nobody gives, shares that do not sum, and more than the data hold: each is
+refused with the step or key at fault, and its neighbour is left alone."""
+
+import itertools
+import random
+
+import pytest
+
+from orchestrator.asking import seed_for
+from orchestrator.controls import Scope, initial, plan_step
+from orchestrator.controls.config import Alternate, Anneal, Bernoulli, Buffer, Constant, Mixture, StartWhen
+from orchestrator.controls.prompt_config import Bottleneck, Curriculum, Shares
+from orchestrator.legality import Surroundings
+from orchestrator.legality.timeline import timeline
+from policies.config import Log, Point
+from tests.compositions import IMITATE, PLAIN, SCOPED, findings, idle, recipe, strand
+
+R, D = strand("r", credit=SCOPED), strand("d", "demonstration", credit=IMITATE, kernel=PLAIN)
+P = strand("p", "replay", credit=IMITATE, kernel=PLAIN)
+FIRST = Surroundings(first=True)
+
+
+def of(rule, strands, *controls, around=None, **stage):
+    """(level, where, text, fix, key) of every finding of a rule."""
+    made = recipe(*strands, controls=controls)
+    stage = {"steps": 50, "prompts_per_step": 4} | stage
+    return [
+        (one.level, one.where, one.text, one.fix, one.key)
+        for one in findings(made, around, **stage)
+        if one.rule == rule
+    ]
+
+
+def refused(rule, strands, *controls, **more):
+    """The one error of a rule: where, text and fix."""
+    (found,) = [one for one in of(rule, strands, *controls, **more) if one[0] == "error"]
+    return found[1:4]
+
+
+def starved(strands, *controls, **more):
+    """The step that the one error names."""
+    where, text, fix = refused("schedule", strands, *controls, **more)
+    assert not where
+    assert fix
+    words = text.split()
+    assert words[0] == "step" and words[2:4] == ["trains", "nothing:"]
+    return int(words[1])
+
+
+# ---------------------------------------------------------------- schedules that starve
+
+
+@pytest.mark.parametrize(
+    ("controls", "strands", "step"),
+    [
+        ((Constant(strand="r", coefficient=0),), (R,), 0),
+        ((Anneal(strand="r", over=20),), (R,), 20),
+        ((Anneal(strand="r", over=20, curve="cosine"),), (R,), 20),
+        ((Anneal(strand="r", start=0, end=1),), (R,), 0),
+        ((Alternate(strand="r", against="d", steps=3), Constant(strand="d", coefficient=0)), (R, D), 3),
+        ((Alternate(strand="r", against="d", steps=2), Anneal(strand="d", over=7)), (R, D), 8),
+        ((Mixture(strand="d", against="r", decay=10, floor=0), Alternate(strand="r", against="d")), (R, D), 11),
+        ((Mixture(strand="d", against="r", warmup=4, peak=1), Constant(strand="d", coefficient=0)), (R, D), 4),
+        ((Alternate(strand="d", against="r"), StartWhen(strand="d")), (R, D), 0),
+        ((Alternate(strand="d", against="r"), Buffer(watch="r", strand="d", size=8)), (R, D), 0),
+        ((Alternate(strand="r", against="d"), Buffer(watch="r", strand="d", size=8)), (R, D), 1),
+        ((Bernoulli(strand="d", against="r", probability=1), Constant(strand="d", coefficient=0)), (R, D), 0),
+        ((Bottleneck(reinforce="r", imports="d"), Alternate(strand="d", against="r")), (R, D), 0),
+        ((Shares(shares={"r": 1, "d": 0}), Constant(strand="r", coefficient=0)), (R, idle("d")), 0),
+    ],
+)
+def test_a_schedule_that_starves_is_refused_with_its_first_step(controls, strands, step):
+    assert starved(strands, *controls) == step
+
+
+@pytest.mark.parametrize(
+    ("controls", "strands"),
+    [
+        ((Constant(strand="r", coefficient=0.1),), (R,)),
+        ((Anneal(strand="r", over=50),), (R,)),
+        ((Anneal(strand="r", over=20, end=0.1),), (R,)),
+        ((Anneal(strand="r", over=20),), (R, D)),
+        ((Alternate(strand="r", against="d", steps=3),), (R, D)),
+        ((Alternate(strand="r", against="d", steps=2), Anneal(strand="d", over=70)), (R, D)),
+        ((Mixture(strand="d", against="r", peak=1, floor=0, warmup=4, decay=10),), (R, D)),
+        ((Bernoulli(strand="d", against="r"),), (R, D)),
+        ((Bernoulli(strand="d", against="r", probability=0), Constant(strand="d", coefficient=0)), (R, D)),
+        ((StartWhen(strand="d"),), (R, D)),
+        ((Buffer(watch="r", strand="d", size=8),), (R, D)),
+        ((Bottleneck(reinforce="r", imports="d"),), (R, D)),
+        ((Shares(shares={"r": 0.5, "d": 0.5}), Alternate(strand="d", against="r")), (R, D)),
+    ],
+)
+def test_a_schedule_that_always_trains_something_is_left_alone(controls, strands):
+    assert not [one for one in of("schedule", strands, *controls) if one[0] == "error" or "nothing" in one[2]]
+
+
+def test_the_reasons_are_those_that_the_ledger_would_give():
+    _, text, fix = refused("schedule", (R,), Anneal(strand="r", over=20))
+    assert "r rests, as its coefficient is 0" in text
+    assert "it ends at 0" in text
+    assert "end the stage after 20 steps" in fix
+
+
+def test_what_waits_for_verdicts_may_starve_and_is_doubted_with_its_step():
+    """A buffer of 8 with 4 prompts a step cannot fill before step 2; from there on it is the verdicts' to say."""
+    turns = Alternate(strand="r", against="d", steps=3)
+    (found,) = of("schedule", (R, D), turns, Buffer(watch="r", strand="d", size=8))
+    assert found[0] == "warning"
+    assert "step 3 may train nothing" in found[2]
+    assert "d waits for 8 prompts that failed" in found[2]
+    assert starved((R, D), turns, Buffer(watch="r", strand="d", size=13)) == 3
+    assert not of("schedule", (R, D), Buffer(watch="r", strand="d", size=8))
+
+
+def test_one_fact_that_nobody_gives_never_starts_a_strand():
+    two = strand("e", "demonstration", credit=IMITATE, kernel=PLAIN)
+    where, text, fix = refused("schedule", (D, two), StartWhen(strand="d"))
+    assert where == "d"
+    assert "no other strand gives it" in text
+    assert fix
+    assert not of("schedule", (D, two), StartWhen(strand="d", fact="loss"))
+    assert not of("schedule", (R, D), StartWhen(strand="d"))
+
+
+def test_one_whose_giver_rests_for_ever_never_starts():
+    quiet = Constant(strand="r", coefficient=0)
+    two = strand("e", "demonstration", credit=IMITATE, kernel=PLAIN)
+    said = [one for one in of("schedule", (R, D, two), StartWhen(strand="d"), quiet) if one[0] == "error"]
+    assert [one[1] for one in said] == ["d"]
+    assert "r never trains" in said[0][2]
+    assert not [one for one in of("schedule", (R, D, two), StartWhen(strand="d")) if one[0] == "error"]
+
+
+def test_two_strands_that_wait_for_each_other_wait_for_ever():
+    both = (StartWhen(strand="r", fact="loss"), StartWhen(strand="d", fact="loss"))
+    said = [one for one in of("schedule", (R, D), *both) if one[0] == "error"]
+    assert {one[1] for one in said} == {"", "r", "d"}
+    assert not [one for one in of("schedule", (R, D), both[0]) if one[0] == "error"]
+
+
+def test_a_chain_of_waits_is_counted_out():
+    """r waits for d to train, e for r's verdicts: e cannot start before step 2, and is listed first."""
+    last = strand("e", "demonstration", credit=IMITATE, kernel=PLAIN)
+    chain = (StartWhen(strand="e"), StartWhen(strand="r", fact="loss"))
+    (found,) = of("schedule", (R, D, last), *chain, steps=2)
+    assert found[:2] == ("warning", "e")
+    assert "until step 2" in found[2]
+    assert not of("schedule", (R, D, last), *chain, steps=3)
+
+
+@pytest.mark.parametrize(
+    ("control", "words"),
+    [
+        (StartWhen(strand="d", fact="acuracy"), "did you mean 'accuracy'?"),
+        (StartWhen(strand="d", fact="groups"), "the facts are"),
+        (StartWhen(strand="d", at_least=35), "1 or less"),
+    ],
+)
+def test_a_fact_that_no_step_tells_is_refused(control, words):
+    where, text, fix = refused("schedule", (R, D), control)
+    assert where == "d"
+    assert "never starts" in text
+    assert words in fix
+
+
+def test_replay_has_nothing_in_the_run_s_first_step():
+    turns = (Alternate(strand="p", against="r"),)
+    assert starved((R, P), *turns, around=FIRST) == 0
+    assert not of("schedule", (R, P), *turns)
+    assert not of("schedule", (R, P), Alternate(strand="r", against="p"), around=FIRST)
+    where, text, _ = refused("schedule", (D, P), around=FIRST)
+    assert where == "p"
+    assert "no other strand gives it" in text
+
+
+def test_a_strand_that_follows_one_that_rests_rests_too():
+    child = strand("c", credit=SCOPED, source={"parent": "r", "behavior": "{{ parent }}", "context_shift": "keep"})
+    assert starved((R, child), Constant(strand="r", coefficient=0)) == 0
+    assert not [one for one in of("schedule", (R, child), Constant(strand="c", coefficient=0)) if one[0] == "error"]
+
+
+@pytest.mark.parametrize(
+    ("controls", "steps", "where"),
+    [
+        ((Alternate(strand="d", against="r", steps=10),), 10, "r"),
+        ((Buffer(watch="r", strand="d", size=40),), 10, "d"),
+        ((StartWhen(strand="d"),), 1, "d"),
+        ((Shares(shares={"r": 1.0, "d": 0.0}),), 10, "d"),
+    ],
+)
+def test_a_strand_that_never_trains_is_doubted(controls, steps, where):
+    (found,) = of("schedule", (R, D), *controls, steps=steps)
+    assert found[:2] == ("warning", where)
+    assert "never trains" in found[2]
+    more = (Shares(shares={"r": 0.5, "d": 0.5}),) if isinstance(controls[0], Shares) else controls
+    assert not of("schedule", (R, D), *more, steps=steps + 1)
+
+
+def test_what_is_found_is_what_trying_every_step_finds():
+    """An independent oracle: `plan_step` at every step of random compositions."""
+    dice = random.Random(4)
+    names = ("a", "b", "c")
+    strands = tuple(strand(name, credit=SCOPED) for name in names)
+    hits = 0
+    for _ in range(400):
+        controls = tuple(_control(dice, names) for _ in range(dice.randint(1, 4)))
+        steps, seed = dice.randint(1, 60), dice.randint(0, 9)
+        scope = Scope(steps, names)
+        states = tuple(initial(one) for one in controls)
+        tried = (plan_step(controls, states, at, {}, seed_for(seed, "x"), scope).rest for at in range(steps))
+        expected = next((at for at, rest in enumerate(tried) if rest == frozenset(names)), None)
+        said = of("schedule", strands, *controls, steps=steps, around=Surroundings(seed=seed))
+        errors = [one[2] for one in said if one[0] == "error"]
+        hits += expected is not None
+        assert bool(errors) == (expected is not None), controls
+        assert expected is None or errors[0].startswith(f"step {expected} trains nothing"), (controls, errors)
+    assert 40 < hits < 360
+
+
+def _control(dice, names):
+    first, second = dice.sample(names, 2)
+    ends = [0.0, 0.5, 1.0]
+    match dice.randrange(5):
+        case 0:
+            return Constant(strand=first, coefficient=dice.choice(ends))
+        case 1:
+            shape = {"warmup": dice.randint(0, 9), "decay": dice.randint(0, 30)}
+            return Mixture(strand=first, against=second, peak=dice.choice(ends), floor=dice.choice(ends), **shape)
+        case 2:
+            return Bernoulli(strand=first, against=second, probability=dice.choice([0.0, 0.1, 0.5, 1.0]))
+        case 3:
+            turns = {"steps": dice.randint(1, 9), "against_steps": dice.randint(1, 9)}
+            return Alternate(strand=first, against=second, **turns)
+        case _:
+            shape = {"over": dice.randint(1, 30), "curve": dice.choice(["linear", "cosine"])}
+            return Anneal(strand=first, start=dice.choice(ends), end=dice.choice(ends), **shape)
+
+
+def test_a_long_stage_costs_no_more_tries_than_a_short_one():
+    """Of a hundred million steps few are tried: no predicate is asked more than some thousand times."""
+    controls = (
+        Mixture(strand="a", against="b", decay=90_000_000, floor=0),
+        Alternate(strand="b", against="c", steps=7, against_steps=12),
+        Anneal(strand="c", over=99_999_999),
+    )
+    asked = itertools.count()
+
+    def all_rest(rest):
+        next(asked)
+        return rest == {"a", "b", "c"}
+
+    made = timeline(controls, 100_000_000, 0)
+    found = made.first(all_rest, 0, 100_000_000)
+    assert next(asked) < 1000
+    assert found is not None
+    assert made.rest(found) == {"a", "b", "c"}
+    assert not any(made.rest(at) == {"a", "b", "c"} for at in (*range(found - 40, found), 89_999_999, 90_000_000))
+    assert made.first(lambda rest: len(rest) > 3, 0, 100_000_000) is None
+
+
+# ---------------------------------------------------------------- shares and choosers
+
+
+def test_shares_that_do_not_sum_say_which_would():
+    _, text, fix = refused("controls", (R, D), Shares(shares={"r": 0.5, "d": 0.3}))
+    assert "shares.shares sum to 0.8, not 1 (got r 0.5, d 0.3)" in text
+    assert "{r: 0.625, d: 0.375}" in fix
+    for shares in ({"r": 0.5, "d": 0.5}, {"r": 0.1 + 0.2, "d": 0.7}, {"r": 1 / 3, "d": 0.6666667}):
+        assert not of("controls", (R, D), Shares(shares=shares))
+    assert "above 0" in refused("controls", (R, D), Shares(shares={"r": 0, "d": 0}))[2]
+
+
+def test_shares_are_of_strands_that_share_prompts():
+    own = strand("d", "demonstration", 0, credit=IMITATE, kernel=PLAIN, source={"per_step": 8})
+    assert "names no strand (got 'x')" in refused("controls", (R, D), Shares(shares={"r": 0.5, "x": 0.5}))[1]
+    assert "prompts of its own" in refused("controls", (R, own), Shares(shares={"r": 0.5, "d": 0.5}))[1]
+
+
+HALF = Shares(shares={"r": 0.5, "d": 0.5})
+BAND, NECK = Curriculum(watch="r"), Bottleneck(reinforce="r", imports="d")
+
+
+@pytest.mark.parametrize(
+    ("controls", "words"),
+    [
+        ((BAND, NECK), "bottleneck chooses the step's prompts, and curriculum does so already"),
+        ((BAND, BAND), "curriculum chooses the step's prompts, and curriculum does so already"),
+        ((NECK, HALF), "shares says which strand each prompt is for, and bottleneck does so already"),
+        ((HALF, HALF), "shares says which strand each prompt is for"),
+    ],
+)
+def test_two_controls_do_not_choose_for_each_other(controls, words):
+    assert words in refused("controls", (R, D), *controls)[1]
+    for one in ((BAND, HALF), (NECK,), (HALF,)):
+        assert not of("controls", (R, D), *one)
+
+
+@pytest.mark.parametrize(
+    ("refused_", "left", "words"),
+    [
+        (Curriculum(watch="r", low=0.8, high=0.8), Curriculum(watch="r", low=0.7, high=0.8), "curriculum.low 0.8"),
+        (
+            Bottleneck(reinforce="r", imports="d", unreached=0.9),
+            Bottleneck(reinforce="r", imports="d", unreached=0.89),
+            "bottleneck.unreached 0.9 is not below bottleneck.mastered 0.9",
+        ),
+        (
+            Bottleneck(reinforce="r", imports="d", lost=0.95),
+            Bottleneck(reinforce="r", imports="d", lost=0.9),
+            "bottleneck.lost 0.95 is not below bottleneck.mastered 0.9",
+        ),
+        (Bottleneck(reinforce="r", imports="r"), NECK, "bottleneck.imports is the strand that reinforces"),
+        (Bottleneck(reinforce="r", imports="p"), NECK, "producer replay is its own"),
+        (
+            Bottleneck(reinforce="r", imports="d", replay="d"),
+            Bottleneck(reinforce="r", imports="d", replay="p"),
+            "producer demonstration holds none",
+        ),
+        (
+            Bottleneck(reinforce="r", imports="d", distil="s"),
+            Bottleneck(reinforce="r", imports="d", distil="d"),
+            "per_step draws on prompts of its own",
+        ),
+        (Bottleneck(reinforce="d", imports="d"), NECK, "is no attempt"),
+        (Curriculum(watch="d"), BAND, "is no attempt"),
+    ],
+)
+def test_a_chooser_s_numbers_and_strands_fit(refused_, left, words):
+    own = strand("s", "demonstration", 0, credit=IMITATE, kernel=Point(denominator="current", shape=Log()))
+    own = own.model_copy(update={"source": own.source.model_copy(update={"per_step": 8})})
+    errors = [one for one in of("controls", (R, D, P, own), refused_) if one[0] == "error"]
+    assert any(words in text and fix for _, _, text, fix, _ in errors)
+    assert not [one for one in of("controls", (R, D, P, own), left) if one[0] == "error"]
+
+
+def test_reach_without_demonstrations_stays_unknown():
+    none = Surroundings(demonstrations=False)
+    taught = strand("d", "teacher", credit=IMITATE, kernel=PLAIN)
+    (found,) = of("controls", (R, taught), NECK, around=none)
+    assert found[0] == "warning"
+    assert "bottleneck.reach is 0.1" in found[2]
+    assert not of("controls", (R, taught), Bottleneck(reinforce="r", imports="d", reach=0), around=none)
+    assert not of("controls", (R, taught), NECK)

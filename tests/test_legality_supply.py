@@ -1,0 +1,250 @@
+"""More than the data hold, and verdicts that no verifier gives: refused by the rules, and by key in a pipeline file."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.config import Pipeline
+from orchestrator.controls.config import Buffer, Freeze, Gate, Ladder, Prefix, StartWhen, ZeroVariance
+from orchestrator.controls.prompt_config import Bottleneck, Curriculum
+from orchestrator.legality import Surroundings, counting
+from orchestrator.load import read
+from policies.bad_input import BadInput
+from tests.compositions import IMITATE, PLAIN, SCOPED, recipe, strand
+from tests.test_legality_schedule import of, refused
+from verifiers.config import AnswerVerifier, FormatVerifier, MathVerifier, RubricVerifier, StepsVerifier
+
+R, D = strand("r", credit=SCOPED), strand("d", "demonstration", credit=IMITATE, kernel=PLAIN)
+BUFFER = Buffer(watch="r", strand="d", size=9)
+
+
+def around(**known):
+    return Surroundings(**known)
+
+
+# ---------------------------------------------------------------- sizes
+
+
+def test_a_buffer_larger_than_the_data_is_refused():
+    _, text, fix = refused("data", (R, D), BUFFER, around=around(prompts=8, demonstrated=8))
+    assert "larger than the data: 8 prompts can wait (got 9)" in text
+    assert "8 or less" in fix
+    _, text, fix = refused("data", (R, D), BUFFER, around=around(prompts=20, demonstrated=8))
+    assert "8 prompts have a demonstration (got 9)" in text
+    assert "8 or less" in fix
+    for known in ({"prompts": 9, "demonstrated": 9}, {"prompts": 9}, {}):
+        assert not of("data", (R, D), BUFFER, around=around(**known))
+    revised = strand("d", credit=SCOPED)
+    assert not of("data", (R, revised), BUFFER, around=around(prompts=9, demonstrated=0))
+
+
+@pytest.mark.parametrize("control", [Curriculum(watch="r"), Bottleneck(reinforce="r", imports="d", candidates=4)])
+def test_candidates_beyond_the_data_are_doubted(control):
+    (found,) = of("data", (R, D), control, around=around(prompts=31), prompts_per_step=8)
+    assert found[0] == "warning"
+    assert f"{control.kind}.candidates x prompts_per_step is 32, and there are 31 prompts" in found[2]
+    assert "3 or less" in found[3]
+    assert not of("data", (R, D), control, around=around(prompts=32), prompts_per_step=8)
+
+
+def test_a_step_beyond_the_data_is_doubted():
+    (found,) = of("data", (R,), around=around(prompts=7), prompts_per_step=8)
+    assert (found[0], found[4]) == ("warning", ("prompts_per_step",))
+    assert not of("data", (R,), around=around(prompts=8), prompts_per_step=8)
+    assert not of("data", (R,), prompts_per_step=8)
+
+
+def test_replay_beyond_what_can_be_written_is_doubted():
+    def past(**source):
+        return strand("p", "replay", credit=IMITATE, kernel=PLAIN, source=source)
+
+    own = {"per_prompt": 0, "per_step": 9}
+    (found,) = of("data", (R, past(**own)), around=around(prompts=8))
+    assert "9 past rollouts a step" in found[2]
+    assert not of("data", (R, past(**own)), around=around(prompts=9))
+    (found,) = of("data", (R, past(window=21)), around=around(first=True), steps=5)
+    assert found[:2] == ("warning", "p")
+    assert "has 20 rollouts" in found[2]
+    assert not of("data", (R, past(window=20)), around=around(first=True), steps=5)
+    assert not of("data", (R, past(window=21)), steps=5)
+
+
+def test_cosines_and_masks_need_whole_parameters():
+    _, text, fix = refused("data", (R, D), around=around(zero_stage=3), interference=5)
+    assert "zero_stage 3" in text
+    assert "(got 5)" in text
+    assert fix
+    assert not of("data", (R, D), around=around(zero_stage=2), interference=5)
+    assert not of("data", (R, D), around=around(zero_stage=3))
+    (found,) = of("data", (R,), interference=5)
+    assert found[0] == "warning"
+    assert "r trains alone" in found[2]
+    assert found[4] == ("interference",)
+    assert "zero_stage 3" in refused("data", (R, D), Freeze(strand="d"), around=around(zero_stage=3))[1]
+    assert not of("data", (R, D), Freeze(strand="d"), around=around(zero_stage=2))
+
+
+# ---------------------------------------------------------------- verdicts
+
+LENIENT = RubricVerifier(parts=(AnswerVerifier(required=False), FormatVerifier(required=False)))
+STRICT = RubricVerifier(parts=(AnswerVerifier(required=False), FormatVerifier()))
+COUNTING = [
+    Gate(strand="r", otherwise="d"),
+    BUFFER,
+    Ladder(strand="r"),
+    Prefix(strand="r", schedule="bisect"),
+    Curriculum(watch="r"),
+    Bottleneck(reinforce="r", imports="d"),
+    StartWhen(strand="d"),
+]
+
+
+@pytest.mark.parametrize("control", COUNTING, ids=lambda control: control.kind)
+@pytest.mark.parametrize("verifier", [LENIENT, StepsVerifier(step=AnswerVerifier(), outcome=LENIENT)])
+def test_a_verifier_that_passes_everything_tells_no_control_anything(control, verifier):
+    _, text, fix = refused("verdicts", (R, D), control, around=around(verifier=verifier))
+    assert f"{control.kind} counts how many responses passed" in text
+    assert "without a required part (answer, format)" in text
+    assert "required: true" in fix
+    for left in (STRICT, AnswerVerifier(), RubricVerifier(parts=(LENIENT, MathVerifier()))):
+        assert not of("verdicts", (R, D), control, around=around(verifier=left))
+
+
+def test_values_alone_are_enough_for_what_reads_values():
+    for control in (ZeroVariance(action="drop"), StartWhen(strand="d", fact="reward_mean")):
+        assert not of("verdicts", (R, D), control, around=around(verifier=LENIENT))
+
+
+@pytest.mark.parametrize("control", [*COUNTING, ZeroVariance(action="redraw")], ids=lambda control: control.kind)
+def test_prompts_without_a_reference_leave_a_verifier_silent(control):
+    silent = list(of("verdicts", (R, D), control, around=around(verifier=MathVerifier(), referenced=False)))
+    assert {one[0] for one in silent} == {"error"}
+    assert any(f"{control.kind} reads verdicts; prompts.train.reference is null" in one[2] for one in silent)
+    assert any(one[1] == "r" and "reads rewards" in one[2] for one in silent)
+    assert all("math compares with it" in one[2] and one[3] for one in silent)
+    for known in ({"verifier": FormatVerifier(), "referenced": False}, {"verifier": MathVerifier()}):
+        assert not of("verdicts", (R, D), control, around=around(**known))
+
+
+def test_imitation_asks_no_verifier():
+    assert not of("verdicts", (D,), around=around(verifier=MathVerifier(), referenced=False))
+
+
+def test_a_part_of_a_rubric_that_compares_silences_the_whole():
+    parts = RubricVerifier(parts=(FormatVerifier(), AnswerVerifier()))
+    assert refused("verdicts", (R,), around=around(verifier=parts, referenced=False))
+    assert not of("verdicts", (R,), around=around(verifier=RubricVerifier(parts=(FormatVerifier(),)), referenced=False))
+
+
+# ---------------------------------------------------------------- how many there are
+
+
+def rows(count):
+    return "".join(json.dumps({"prompt": f"{at}", "reference": "1"}) + "\n" for at in range(count))
+
+
+def counted(**more):
+    return counting.prompts(Pipeline.model_validate(_pipeline(**more)), files=True)
+
+
+def _pipeline(**prompts):
+    return {
+        "name": "x",
+        "prompts": {"train": prompts},
+        "stages": [{"name": "only", "recipe": {"kind": "grpo"}, "steps": 1}],
+    }
+
+
+def test_prompts_are_counted_without_being_read(tmp_path):
+    (tmp_path / "a.jsonl").write_text(rows(7))
+    (tmp_path / "b.jsonl").write_text(rows(5).rstrip("\n"))
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(rows(3).encode()))
+    pq.write_table(pa.table({"prompt": ["a"] * 11, "reference": ["1"] * 11}), tmp_path / "d.parquet")
+    assert counted(kind="jsonl", path=str(tmp_path / "a.jsonl")) == 7
+    assert counted(kind="jsonl", path=str(tmp_path / "a.jsonl"), count=4) == 4
+    assert counted(kind="jsonl", path=str(tmp_path / "b.jsonl")) == 5
+    assert counted(kind="jsonl", path=str(tmp_path)) == 15
+    assert counted(kind="parquet", path=str(tmp_path / "d.parquet")) == 11
+    assert counted(kind="arithmetic", count=32) == 32
+    assert counted(kind="jsonl", path=str(tmp_path / "none.jsonl")) is None
+    assert counted(kind="jsonl", path=str(tmp_path / "none.jsonl"), count=9) == 9
+
+
+def test_a_file_too_long_to_count_is_unknown(tmp_path):
+    with (tmp_path / "long.jsonl").open("wb") as file:
+        file.truncate(counting.MOST_BYTES + 2 * counting.PIECE)
+    assert counted(kind="jsonl", path=str(tmp_path / "long.jsonl")) is None
+
+
+def test_the_truncated_and_the_broken_are_unknown(tmp_path):
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(rows(999).encode())[:-20])
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 and nothing of the kind")
+    assert counted(kind="jsonl", path=str(tmp_path / "cut.jsonl.gz")) is None
+    assert counted(kind="parquet", path=str(tmp_path / "no.parquet")) is None
+
+
+# ---------------------------------------------------------------- by key
+
+
+def lines(tmp_path, stage, more=""):
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"name: bad\n{more}stages:\n  - {{name: one, steps: 30, {stage}}}\n")
+    with pytest.raises(BadInput) as caught:
+        read(path)
+    return [line.replace(f"{tmp_path}/", "") for line in caught.value.lines]
+
+
+@pytest.mark.parametrize(
+    ("stage", "more", "expected"),
+    [
+        (
+            "recipe: {kind: relift, size: 33}",
+            "prompts: {train: {kind: arithmetic, count: 32}}\n",
+            "bad.yaml: stages.one.recipe.size: data of demonstrations: buffer.size is larger than the data: 32 prompts "
+            "can wait (got 33): it never fills; set it to 32 or less",
+        ),
+        (
+            "recipe: {kind: curriculum_grpo, low: 0.9}",
+            "",
+            "bad.yaml: stages.one.recipe.low: controls: curriculum.low 0.9 is not below curriculum.high 0.8: no solve "
+            "rate lies between them; set low below high",
+        ),
+        (
+            "recipe: {kind: bottleneck, lost: 0.95}",
+            "",
+            "bad.yaml: stages.one.recipe.lost: controls: bottleneck.lost 0.95 is not below bottleneck.mastered 0.9: a "
+            "prompt would be lost while it is mastered; set lost below mastered",
+        ),
+        (
+            "recipe: {kind: luffy}, interference: 5",
+            "resources: {learner: {zero_stage: 3}}\n",
+            "bad.yaml: stages.one.interference: data: no rank holds whole parameters at resources.learner.zero_stage 3 "
+            "to take the cosine of (got 5); set it to 0, or zero_stage to 2 or less",
+        ),
+    ],
+)
+def test_the_key_at_fault_is_named(tmp_path, stage, more, expected):
+    assert expected in lines(tmp_path, stage, more)
+
+
+def test_the_neighbours_are_read(tmp_path):
+    path = tmp_path / "good.yaml"
+    path.write_text(
+        "name: good\nprompts: {train: {kind: arithmetic, count: 64}}\nresources: {learner: {zero_stage: 2}}\nstages:\n"
+        "  - {name: a, steps: 30, recipe: {kind: relift, size: 64}}\n"
+        "  - {name: b, steps: 30, recipe: {kind: curriculum_grpo, low: 0.7}}\n"
+        "  - {name: c, steps: 30, recipe: {kind: bottleneck, lost: 0.9}}\n"
+        "  - {name: d, steps: 30, recipe: {kind: luffy}, interference: 5}\n"
+        "  - {name: e, steps: 30, recipe: {kind: mix, imitated: 0.3}}\n"
+        "  - {name: f, steps: 30, recipe: {kind: alternate, sft_steps: 2}}\n"
+    )
+    assert len(read(path).stages) == 6
+
+
+def test_a_recipe_without_a_file_names_no_parameter():
+    assert recipe(R).name == "made-up"
+    (found,) = of("data", (R, D), BUFFER, around=around(prompts=8))
+    assert found[4] == ("recipe",)
