@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.config import ArithmeticPrompts, Pipeline, PromptSource, TaskPrompts
+from orchestrator.controls import Shares
 from orchestrator.data_checks import called, supplies
 from orchestrator.data_checks import files as data_files
 from orchestrator.explain import Fault, shown
 from orchestrator.legality import judge, surroundings
 from orchestrator.recipes import Recipe
-from policies.config import HfModel, Model
+from policies.config import HfModel, Model, Strand
 from teachers.config import (
     ChainSolver,
     ModelDemonstrations,
@@ -154,8 +155,15 @@ def _stage(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
 
 
 def trajectories(prompts: int, recipe: Recipe) -> int:
-    """How many trajectories a step draws."""
-    return sum(strand.source.per_prompt * prompts + strand.source.per_step for strand in recipe.strands)
+    """How many trajectories a step draws on average, where no strand rests."""
+    return int(sum(asked(strand, prompts, recipe) for strand in recipe.strands))
+
+
+def asked(strand: Strand, prompts: int, recipe: Recipe) -> float:
+    """How many of them are the strand's: where prompts are shared out, for its share of them."""
+    shares = (one.shares for one in recipe.controls if isinstance(one, Shares))
+    share = next((one[strand.name] for one in shares if strand.name in one), 1.0)
+    return strand.source.per_prompt * prompts * share + strand.source.per_step
 
 
 def _teacher(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:

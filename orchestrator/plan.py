@@ -6,15 +6,18 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator.checks import trajectories
+from orchestrator.checks import asked, trajectories
 from orchestrator.composition import composition, refreshed
 from orchestrator.config import Pipeline, Stage
-from orchestrator.controls import Control
+from orchestrator.controls import Bottleneck, Control
 from orchestrator.legality import Verdict, judge, surroundings
+from orchestrator.legality.silence import watched
+from orchestrator.legality.waits import most_tried
 from orchestrator.load import recipe_of
 from orchestrator.needs import needs, of_terms, wanted
 from orchestrator.recipes import Recipe
 from orchestrator.recipes.schema import CoLearner
+from orchestrator.schedule_text import say_schedule
 from policies.config import Strand
 
 __all__ = ["Plan", "StagePlan", "View", "needs", "plan"]
@@ -41,7 +44,7 @@ class StagePlan:
     parameters: dict[str, Any]
     steps: int
     trajectories: int
-    """A step's, all sources together."""
+    """A step's, all sources together, where no strand rests."""
     shares: dict[str, float]
     """Producer -> its share of a step's trajectories. A share, not a claim: the ledger measures provenance."""
     composition: str
@@ -51,6 +54,8 @@ class StagePlan:
     strands: tuple[Strand, ...]
     learners: tuple[CoLearner, ...]
     controls: tuple[Control, ...]
+    schedule: tuple[str, ...]
+    """What each control does in this stage, in words."""
     views: tuple[View, ...]
     verdicts: tuple[Verdict, ...]
 
@@ -89,7 +94,7 @@ def _stage(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> StagePlan:
     drawn = trajectories(stage.prompts_per_step, recipe)
     shares: dict[str, float] = {}
     for strand in recipe.strands:
-        count = strand.source.per_prompt * stage.prompts_per_step + strand.source.per_step
+        count = asked(strand, stage.prompts_per_step, recipe)
         shares[strand.source.producer] = shares.get(strand.source.producer, 0.0) + count / drawn
     return StagePlan(
         name=stage.name,
@@ -106,6 +111,7 @@ def _stage(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> StagePlan:
         strands=recipe.strands,
         learners=recipe.learners,
         controls=recipe.controls,
+        schedule=tuple(say_schedule(control, stage, most_tried(recipe, stage)) for control in recipe.controls),
         views=tuple(_views(pipeline, stage, recipe)),
         verdicts=judge(stage, recipe, surroundings(pipeline, pipeline.stages.index(stage))),
     )
@@ -167,8 +173,7 @@ def _engine(pipeline: Pipeline) -> str:
 
 def _watched(recipe: Recipe) -> set[str]:
     """What controls read of a group."""
-    judging = {"gate", "buffer", "ladder"}
-    return {"rewards"} if any(control.kind in judging for control in recipe.controls) else set()
+    return {"rewards"} if any(watched(control) for control in recipe.controls) else set()
 
 
 def _judged(pipeline: Pipeline, recipe: Recipe, read: set[str]) -> Iterator[View]:
@@ -199,6 +204,9 @@ def _recomputed(stage: Stage, recipe: Recipe, read: set[str]) -> Iterator[View]:
         yield View("targets", "driver", "returns, or step labels of the data")
     if "statistics" in read:
         yield View("statistics", "learner", "over the whole step, gathered from every rank before the first backward")
+    if any(isinstance(control, Bottleneck) and control.reach for control in recipe.controls):
+        whose = "of the demonstrations of prompts that no fresh response passes"
+        yield View("reach", "learner", f"one pass without gradient, {whose}")
 
 
 def _frozen(pipeline: Pipeline, recipe: Recipe, read: set[str]) -> Iterator[View]:

@@ -16,6 +16,9 @@ from orchestrator.plan import Plan, StagePlan
 from orchestrator.recipes.schema import CoLearner, Labels
 from policies.config import Strand
 
+RESTING = ("alternate", "bernoulli", "buffer", "start_when", "bottleneck")
+"""Kinds of controls by whose word a strand is not asked for all that it could give."""
+
 
 def show(plan: Plan, console: Console) -> None:
     """Print the plan, stage by stage."""
@@ -33,20 +36,27 @@ def _model(model: dict[str, Any]) -> str:
 
 
 def _stage(stage: StagePlan) -> RenderableType:
+    at_most = "at most " if any(control.kind in RESTING for control in stage.controls) else ""
     shares = ", ".join(f"{share:.0%} {producer}" for producer, share in stage.shares.items())
     about = [
         ("recipe", f"{stage.recipe}: {stage.summary}"),
         ("from", stage.citation),
         ("labels", say_labels(Labels.model_validate(stage.labels))),
-        ("steps", f"{stage.steps} of {stage.trajectories} trajectories ({shares})"),
+        ("steps", f"{stage.steps} of {at_most}{stage.trajectories} trajectories ({shares})"),
         *say_parts(stage.strands, stage.learners),
-        *(("control", say_control(control)) for control in stage.controls),
+        *_controls(stage),
         *((view.name, view.supplier + (f": {view.note}" if view.note else "")) for view in stage.views),
         *(("note", note) for note in stage.notes),
     ]
     parts: list[RenderableType] = [Text(), Text(stage.name, "bold"), table(about)]
     parts += [Padding(_verdict(verdict), (0, 0, 0, 2), expand=False) for verdict in stage.verdicts]
     return Group(*parts)
+
+
+def _controls(stage: StagePlan) -> Iterator[tuple[str, str]]:
+    """Every control as it is written, and below it what it does."""
+    for control, does in zip(stage.controls, stage.schedule, strict=True):
+        yield "control", f"{say_control(control)}\n{does}"
 
 
 def say_labels(labels: Labels) -> str:

@@ -8,10 +8,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from orchestrator.config import Stage
 from orchestrator.controls.config import Buffer, StartWhen, ZeroVariance
 from orchestrator.legality.facts import OF_ROLLOUTS, OF_VERDICTS
 from orchestrator.legality.timeline import Rest, Timeline
 from orchestrator.legality.verdict import Case
+from orchestrator.recipes import Recipe
 from policies.config import Strand
 
 Fits = Callable[[Rest, bool], bool]
@@ -103,7 +105,8 @@ def _waits(case: Case) -> Iterator[Wait]:
     for control in case.recipe.controls:
         if isinstance(control, Buffer):
             words = f"{control.size} prompts that failed"
-            yield Wait(control.strand, control, (control.watch,), -(-control.size // _most(case)), words)
+            steps = -(-control.size // most_tried(case.recipe, case.stage))
+            yield Wait(control.strand, control, (control.watch,), steps, words)
         elif isinstance(control, StartWhen):
             words = f"{control.fact} of the last step, at {control.at_least:g} or more"
             yield Wait(control.strand, control, givers(case, control), 1, words)
@@ -114,10 +117,10 @@ def _waits(case: Case) -> Iterator[Wait]:
                 yield Wait(strand.name, None, writers, 1, "trained rollouts that could come back")
 
 
-def _most(case: Case) -> int:
-    """Prompts of which a step can tell whether they failed."""
-    rounds = [one.rounds for one in case.recipe.controls if isinstance(one, ZeroVariance) and one.action == "redraw"]
-    return case.stage.prompts_per_step * (1 + max(rounds, default=0))
+def most_tried(recipe: Recipe, stage: Stage) -> int:
+    """Prompts of which a step can tell at most whether they failed."""
+    rounds = [one.rounds for one in recipe.controls if isinstance(one, ZeroVariance) and one.action == "redraw"]
+    return stage.prompts_per_step * (1 + max(rounds, default=0))
 
 
 def givers(case: Case, control: StartWhen) -> tuple[str, ...]:
