@@ -7,7 +7,7 @@ import random
 import pytest
 
 from orchestrator.asking import seed_for
-from orchestrator.controls import Scope, initial, plan_step
+from orchestrator.controls import GroupStats, MemberStats, Scope, initial, plan_step, route_groups
 from orchestrator.controls.config import Alternate, Anneal, Bernoulli, Buffer, Constant, Mixture, StartWhen
 from orchestrator.controls.prompt_config import Bottleneck, Curriculum, Shares
 from orchestrator.legality import Surroundings
@@ -17,7 +17,7 @@ from tests.compositions import IMITATE, PLAIN, SCOPED, findings, idle, recipe, s
 
 R, D = strand("r", credit=SCOPED), strand("d", "demonstration", credit=IMITATE, kernel=PLAIN)
 P = strand("p", "replay", credit=IMITATE, kernel=PLAIN)
-FIRST = Surroundings(first=True)
+FIRST = Surroundings(first=True, past=False)
 
 
 def of(rule, strands, *controls, around=None, **stage):
@@ -164,7 +164,7 @@ def test_a_fact_that_no_step_tells_is_refused(control, words):
     assert words in fix
 
 
-def test_replay_has_nothing_in_the_run_s_first_step():
+def test_replay_has_nothing_before_something_was_written():
     turns = (Alternate(strand="p", against="r"),)
     assert starved((R, P), *turns, around=FIRST) == 0
     assert not of("schedule", (R, P), *turns)
@@ -218,6 +218,52 @@ def test_what_is_found_is_what_trying_every_step_finds():
     assert 40 < hits < 360
 
 
+def test_what_waits_for_verdicts_starves_in_the_worlds_that_are_told():
+    """An oracle that plays the stage: with no fact and no failure ever, and with the dice's. What is refused starves in
+    all of them, what is doubted in the first, what is left alone in none."""
+    dice = random.Random(7)
+    names = ("a", "b", "c")
+    told = {"error": 0, "warning": 0, "": 0}
+    for trial in range(300):
+        few = names[: 2 + trial % 2]
+        waits = [_waiting(dice, few) for _ in range(dice.randint(1, 2))]
+        controls = (*(_control(dice, few) for _ in range(dice.randint(1, 2))), *waits)
+        steps = dice.randint(1, 25)
+        said = of("schedule", [strand(name, credit=SCOPED) for name in few], *controls, steps=steps)
+        found = {one[0]: int(one[2].split()[1]) for one in said if "nothing" in one[2]}
+        bleak = _played(controls, few, steps, None)
+        assert min(found.values(), default=None) == min(bleak, default=None), controls
+        for _ in range(5):
+            empty = _played(controls, few, steps, dice)
+            assert found.get("error") is None or found["error"] in empty, controls
+            assert found or not empty, controls
+        told[min(found, default="")] += 1
+    assert min(told.values()) > 20, told
+
+
+def _played(controls, names, steps, dice):
+    """The steps at which all rest, in a stage of 4 prompts a step where the dice say what passes and what facts are."""
+    states, facts, empty = tuple(initial(one) for one in controls), {}, set()
+    for at in range(steps):
+        plan = plan_step(controls, states, at, facts, seed_for(0, "x"), Scope(steps, names))
+        awake = [name for name in names if name not in plan.rest]
+        members = [
+            tuple(MemberStats(name, 0.0, not (dice and dice.random() < 0.8)) for name in awake) for _ in range(4)
+        ]
+        groups = [GroupStats(f"{at}-{k}", f"p{at}-{k}", own) for k, own in enumerate(members) if own]
+        states, _ = route_groups(controls, plan.states, groups, at)
+        facts = {"share_learner": dice.random()} if dice and awake else {}
+        empty |= set() if awake else {at}
+    return empty
+
+
+def _waiting(dice, names):
+    first, second = dice.sample(names, 2)
+    if dice.random() < 0.5:
+        return Buffer(watch=first, strand=second, size=dice.randint(1, 30))
+    return StartWhen(strand=first, fact="share_learner", at_least=0.3)
+
+
 def _control(dice, names):
     first, second = dice.sample(names, 2)
     ends = [0.0, 0.5, 1.0]
@@ -257,6 +303,14 @@ def test_a_long_stage_costs_no_more_tries_than_a_short_one():
     assert made.rest(found) == {"a", "b", "c"}
     assert not any(made.rest(at) == {"a", "b", "c"} for at in (*range(found - 40, found), 89_999_999, 90_000_000))
     assert made.first(lambda rest: len(rest) > 3, 0, 100_000_000) is None
+
+
+def test_a_coin_that_hardly_ever_falls_is_no_proof():
+    """Of a million coins not one may fall for r: what was not tried is not called impossible, nor starving."""
+    coin = Bernoulli(strand="r", against="d", probability=1e-9)
+    assert not of("schedule", (R, D, P), coin, steps=1_000_000, around=FIRST)
+    said = of("schedule", (R, D, P), coin, Constant(strand="r", coefficient=0), steps=1_000_000, around=FIRST)
+    assert {(one[0], one[1]) for one in said} == {("error", "p"), ("warning", "r")}
 
 
 # ---------------------------------------------------------------- shares and choosers

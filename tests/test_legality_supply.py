@@ -12,6 +12,7 @@ from orchestrator.controls.config import Buffer, Freeze, Gate, Ladder, Prefix, S
 from orchestrator.controls.prompt_config import Bottleneck, Curriculum
 from orchestrator.legality import Surroundings, counting
 from orchestrator.load import read
+from orchestrator.plan import plan
 from policies.bad_input import BadInput
 from tests.compositions import IMITATE, PLAIN, SCOPED, recipe, strand
 from tests.test_legality_schedule import of, refused
@@ -65,10 +66,10 @@ def test_replay_beyond_what_can_be_written_is_doubted():
     (found,) = of("data", (R, past(**own)), around=around(prompts=8))
     assert "9 past rollouts a step" in found[2]
     assert not of("data", (R, past(**own)), around=around(prompts=9))
-    (found,) = of("data", (R, past(window=21)), around=around(first=True), steps=5)
+    (found,) = of("data", (R, past(window=21)), around=around(past=False), steps=5)
     assert found[:2] == ("warning", "p")
     assert "has 20 rollouts" in found[2]
-    assert not of("data", (R, past(window=20)), around=around(first=True), steps=5)
+    assert not of("data", (R, past(window=20)), around=around(past=False), steps=5)
     assert not of("data", (R, past(window=21)), steps=5)
 
 
@@ -228,6 +229,18 @@ def lines(tmp_path, stage, more=""):
 )
 def test_the_key_at_fault_is_named(tmp_path, stage, more, expected):
     assert expected in lines(tmp_path, stage, more)
+
+
+def test_replay_reads_what_earlier_stages_wrote(tmp_path):
+    """Steps of replay first: in the first stage, or after one of imitation, there is nothing to replay."""
+    past = "recipe: {kind: repo, rollouts: 2, replayed: 2}, steps: 1"
+    for before, doubted in (("grpo", False), ("sft", True)):
+        path = tmp_path / "two.yaml"
+        path.write_text(
+            f"name: two\nstages:\n  - {{name: a, steps: 9, recipe: {{kind: {before}}}}}\n  - {{name: b, {past}}}\n"
+        )
+        verdicts = plan(read(path)).stages[1].verdicts
+        assert any(one.rule == "schedule" and one.where == "replayed" for one in verdicts) == doubted
 
 
 def test_the_neighbours_are_read(tmp_path):

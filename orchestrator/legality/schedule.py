@@ -157,7 +157,7 @@ def _never(case: Case, now: Waiting, told: set[str]) -> Iterator[Verdict]:
     for strand in case.recipe.strands:
         if strand.name in told or not strand.terms:
             continue
-        if now.first(partial(_trains, case, strand)) is None:
+        if now.first(partial(_trains, case, strand), doubt=True) is None:
             text = f"never trains in the stage's {case.stage.steps} steps"
             fix = "change the control that rests it, or leave the strand out"
             yield Verdict("warning", RULE, strand.name, text, fix)

@@ -74,7 +74,7 @@ def _replay(case: Case) -> Iterator[Verdict]:
 
 def _window(case: Case, strand: Strand) -> Iterator[Verdict]:
     rollouts = [one.source for one in case.recipe.strands if one.source.producer == "rollout" and one.terms]
-    if not case.around.first or not rollouts or any(source.per_step for source in rollouts):
+    if case.around.past or not rollouts or any(source.per_step for source in rollouts):
         return
     most = sum(source.per_prompt for source in rollouts) * case.stage.steps
     if strand.source.window > most:
@@ -82,7 +82,7 @@ def _window(case: Case, strand: Strand) -> Iterator[Verdict]:
             f"source.window is {strand.source.window}, and a prompt that every step draws has {most} rollouts at the "
         )
         text += f"end of the stage's {case.stage.steps} steps"
-        yield Verdict("warning", RULE, strand.name, text, "it costs nothing; give the stage more steps to fill it")
+        yield Verdict("warning", RULE, strand.name, text, f"set it to {most} or less")
 
 
 # ---------------------------------------------------------------- partitioned weights

@@ -4,7 +4,7 @@ Between two breakpoints of a curve nobody's coefficient becomes 0 or stops being
 coins fall still change. A stretch in which no outcome of turns and coins fits is passed over as a whole, which is a
 proof (but for curves of more than 1e8 steps, whose rounding may reach 0 a little early). In a stretch in which some
 outcome fits, steps at which turns change, or all of them where there are coins, are tried by `decide` itself, at most
-MOST of them: what is found is certain, and what comes after that many trials is not looked at.
+MOST of them: what is found is certain, and what comes after that many trials is not known.
 """
 
 import itertools
@@ -21,8 +21,8 @@ Scheduled = Constant | Mixture | Bernoulli | Alternate | Anneal
 
 Rest = frozenset[str]
 
-MOST = 30_000
-"""Steps that are tried in one stretch; some 0.1 s."""
+MOST = 10_000
+"""Steps that are tried in one stretch; some 50 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,12 @@ class Timeline:
         """Who rests at a step, by these controls' word."""
         return _rest(self.controls, step, self.steps, self.seed)
 
-    def first(self, fits: Callable[[Rest], bool], start: int, stop: int) -> int | None:
-        """The first step of [start, stop) at which those that rest fit; None where there is none."""
+    def first(self, fits: Callable[[Rest], bool], start: int, stop: int, *, doubt: bool = False) -> int | None:
+        """The first step of [start, stop) at which those that rest fit; None where none was found.
+
+        `doubt`: a stretch that could not be tried to its end counts as one that fits from its start, so that None is
+        certain; without it, a step is.
+        """
         turning = [one for one in self.controls if isinstance(one, Alternate | Bernoulli)]
         outcomes = list(itertools.product(*(_outcomes(one) for one in turning)))
         curves = tuple(one for one in self.controls if not isinstance(one, Alternate | Bernoulli))
@@ -46,9 +50,12 @@ class Timeline:
         for begin, end in zip(cuts, [*cuts[1:], stop], strict=True):
             base = _rest(curves, begin, self.steps, self.seed)
             if begin < end and any(fits(base.union(*one)) for one in outcomes):
-                tried = itertools.islice(_changes(turning, begin, end), MOST)
+                changes = _changes(turning, begin, end)
+                tried = itertools.islice(changes, MOST)
                 if (found := next((step for step in tried if fits(self.rest(step))), None)) is not None:
                     return found
+                if doubt and next(changes, None) is not None:
+                    return begin
         return None
 
 

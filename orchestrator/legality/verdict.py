@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from orchestrator import recipes
 from orchestrator.config import Pipeline, Stage
 from orchestrator.legality.counting import demonstrated, prompts
 from orchestrator.recipes import Recipe
@@ -40,6 +41,8 @@ class Surroundings:
     """Whether the pipeline has any."""
     files: bool = False
     """Whether folders may be opened: they lie on this machine."""
+    past: bool = True
+    """Whether earlier stages may have left rollouts that replay can bring back."""
     seed: int = 0
     """The run's."""
     prompts: int | None = None
@@ -62,6 +65,7 @@ def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surro
         frozen_engine=pipeline.resources.frozen.engine,
         demonstrations=pipeline.demonstrations is not None,
         files=files,
+        past=any(_writes(stage) for stage in pipeline.stages[:index]),
         seed=pipeline.seed,
         prompts=prompts(pipeline, files=files),
         demonstrated=demonstrated(pipeline, files=files),
@@ -69,6 +73,12 @@ def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surro
         referenced=getattr(pipeline.prompts.train, "reference", "") is not None,
         zero_stage=pipeline.resources.learner.zero_stage,
     )
+
+
+def _writes(stage: Stage) -> bool:
+    """Whether the stage trains on rollouts: these are remembered."""
+    recipe = recipes.load(stage.recipe.kind, **(stage.recipe.model_extra or {}))
+    return any(strand.source.producer == "rollout" and strand.terms for strand in recipe.strands)
 
 
 class Reading(NamedTuple):

@@ -1,12 +1,13 @@
 """Strands that wait for something: what they wait for, and the step before which it cannot have come.
 
-A buffer waits for failed prompts, `start_when` for a fact, replay in a run's first stage for something to replay. When
-it comes depends on the run; the earliest step does not. All of them are found together: one may wait for another.
+A buffer waits for failed prompts, `start_when` for a fact, replay for a past where no earlier stage left one.
+When it comes depends on the run; the earliest step does not. All are found together: one may wait for another.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from orchestrator.config import Stage
 from orchestrator.controls.config import Buffer, StartWhen, ZeroVariance
@@ -44,22 +45,27 @@ class Waiting:
     earliest: tuple[tuple[Wait, float], ...]
     """Infinite: never within the stage."""
 
-    def first(self, fits: Fits, *, patient: bool = False) -> int | None:
-        """The first step at which `fits` holds if all that may have come has come; `patient`: if nothing ever comes."""
+    def first(self, fits: Fits, *, patient: bool = False, doubt: bool = False) -> int | None:
+        """The first step at which `fits` holds if all that may have come has come; `patient`: if nothing ever comes.
+
+        `doubt` as for `Timeline.first`.
+        """
         steps = self.timeline.steps
         cuts = sorted({0, *({1} if steps > 1 else ()), *(int(at) for _, at in self.earliest if at < steps)})
         for begin, end in zip(cuts, [*cuts[1:], steps], strict=True):
-            if (found := self._first(fits, begin, end, patient)) is not None:
+            waiting = frozenset(wait.strand for wait in self.at(begin, patient=patient))
+            fitting = partial(_fitting, fits, waiting, begin == 0)
+            if (found := self.timeline.first(fitting, begin, end, doubt=doubt)) is not None:
                 return found
         return None
-
-    def _first(self, fits: Fits, begin: int, end: int, patient: bool) -> int | None:
-        waiting = frozenset(wait.strand for wait in self.at(begin, patient=patient))
-        return self.timeline.first(lambda rest: fits(rest | waiting, begin == 0), begin, end)
 
     def at(self, step: int, *, patient: bool = False) -> list[Wait]:
         """Who certainly waits at `step`; `patient`: who may. What was trained comes back, whatever its verdicts."""
         return [wait for wait, at in self.earliest if at > step or (patient and wait.control is not None)]
+
+
+def _fitting(fits: Fits, waiting: Rest, opening: bool, rest: Rest) -> bool:
+    return fits(rest | waiting, opening)
 
 
 def waiting(case: Case, timeline: Timeline) -> Waiting:
@@ -82,7 +88,7 @@ def _either(earliest: tuple[tuple[Wait, float], ...]) -> tuple[tuple[Wait, float
 
 def _earliest(now: Waiting, wait: Wait) -> float:
     givers = [found for name in wait.givers if (found := now.case.strand(name)) is not None]
-    first = now.first(lambda rest, _: any(is_asked(now.case, one, rest) for one in givers))
+    first = now.first(lambda rest, _: any(is_asked(now.case, one, rest) for one in givers), doubt=True)
     return math.inf if first is None else float(first + wait.delay)
 
 
@@ -110,7 +116,7 @@ def _waits(case: Case) -> Iterator[Wait]:
         elif isinstance(control, StartWhen):
             words = f"{control.fact} of the last step, at {control.at_least:g} or more"
             yield Wait(control.strand, control, givers(case, control), 1, words)
-    if case.around.first:
+    if not case.around.past:
         writers = tuple(one.name for one in case.recipe.strands if one.source.producer == "rollout" and one.terms)
         for strand in case.recipe.strands:
             if strand.source.producer == "replay":
