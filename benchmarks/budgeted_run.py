@@ -15,7 +15,7 @@ from orchestrator.collect import Collector
 from orchestrator.config import RecipeChoice, Stage
 from orchestrator.loop import Ports, RunState, StageRun, run_stage
 from orchestrator.recipes import load
-from orchestrator.replay import Replay, window_of
+from orchestrator.replay import Replay
 from policies.config import Optimizer, Schedule, Select, Strand
 from policies.example import Example
 from policies.tokens import Tokenizer
@@ -177,7 +177,6 @@ def _ports(
     parts: LocalParts, stage: StageRun, setting: Setting, tokenizer: Tokenizer, meter: Meter, notes: Notes
 ) -> Ports:
     prompts = prompts_of(setting.tasks, tokenizer)
-    window = window_of(stage.strands)
     collector = Collector(
         parts.sampler,
         parts.scorer,
@@ -186,7 +185,7 @@ def _ports(
         demonstrations_of(setting.tasks, prompts, tokenizer),
         setting.seed,
         tokenizer,
-        replay=Replay(window) if window else None,
+        replay=Replay.of(stage.strands),
         policy=parts.learner,
     )
     return Ports(collector, parts.learner, parts, notes, meter, None, None, meter.after_step, lambda run, state: False)

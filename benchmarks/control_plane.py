@@ -32,7 +32,7 @@ from orchestrator.config import RecipeChoice, Stage
 from orchestrator.ledger import RunLedger
 from orchestrator.loop import Ports, RunState, StageRun, run_stage
 from orchestrator.recipes import load
-from orchestrator.replay import read_back, window_of
+from orchestrator.replay import read_back
 from orchestrator.run_directory import RunDirectory
 
 RATES = (0.5, 1.0, 2.0, 4.0, 8.0, 0.0)
@@ -104,7 +104,6 @@ async def drive(load_: Load, folder: Path, every: int = 0, progress: Progress | 
             measured.resident.append((state.step, process.memory_info().rss / 2**20))
 
     with RunLedger(run, {"load": [one.name for one in stage.strands]}) as ledger:
-        window = window_of(stage.strands)
         ports = Ports(
             collector=Collector(
                 fleet,
@@ -113,7 +112,7 @@ async def drive(load_: Load, folder: Path, every: int = 0, progress: Progress | 
                 {one.id: one for one in book},
                 Shelf(load_.length),
                 seed=7,
-                replay=read_back(run.trajectories, 0, window) if window else None,
+                replay=read_back(run.trajectories, 0, stage.strands),
                 policy=learner,
             ),
             learner=learner,

@@ -102,6 +102,7 @@ class Parts:
             inputs.labels,
             longest=pipeline.model.context,
             policy=self.learner,
+            version=version,
         )
 
     def prober(self, inputs: Inputs, pipeline: Pipeline) -> Prober:

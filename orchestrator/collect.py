@@ -8,7 +8,7 @@ save, nothing to lose. Asking again, with a hint or for another prompt, is bound
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from actors.engine import SampleRequest
@@ -81,6 +81,8 @@ class Collector:
     """Most tokens of context and response that the model reads; 0 is no limit."""
     policy: Policy | None = None
     """The learner, asked for the probability of known good responses; only a control that reads reach needs it."""
+    version: Callable[[], int] | None = None
+    """The policy's, when a step is drawn; only a source that asks how far behind a past one is needs it."""
 
     @property
     def shelves(self) -> Shelves:

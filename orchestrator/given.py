@@ -52,6 +52,7 @@ class Giving:
         """The strand's members of a slot's group, and how many are missing."""
         count = slot.count(strand)
         found = self._of_prompt(strand, slot, count) if count else []
+        found = [_past(one) for one in found] if _replays(strand) else found
         named = [(f"{slot.group}/{strand.name}-{at}", one) for at, one in enumerate(found)]
         return [Member(_joined(one, name, slot.group), index) for name, one in named], count - len(found)
 
@@ -69,9 +70,10 @@ class Giving:
         shelves, prompt_id = self.shelves, slot.prompt.id
         if strand.name in shelves.prepared:
             return shelves.prepared[strand.name].for_prompt(prompt_id, count, self._progress())
-        if strand.source.producer == "replay":
+        if _replays(strand):
             seed = seed_for(self.seed, slot.group, strand.name)
-            return shelves.replay.of_prompt(prompt_id, count, strand.source, seed) if shelves.replay else []
+            past = shelves.replay
+            return past.of_prompt(prompt_id, count, strand.source, seed) if past is not None else []
         if shelves.demonstrations is None:
             return []
         found = [shelves.demonstrations.for_prompt(prompt_id, at) for at in range(count)]
@@ -88,8 +90,9 @@ class Giving:
             case "labelled":
                 return [(one,) for one in _needed(shelves.labelled, strand, "labels").at_step(step, count, seed)]
             case "replay":
-                found = shelves.replay.at_step(step, count, strand.source, seed) if shelves.replay else []
-                return [(one,) for one in found]
+                past = shelves.replay
+                found = past.at_step(step, count, strand.source, seed) if past is not None else []
+                return [(_past(one),) for one in found]
             case _:
                 shelf = shelves.demonstrations
                 return [(one,) for one in (shelf.at_step(step, count, seed) if shelf else ())]
@@ -105,8 +108,21 @@ def _needed(shelf: Shelf | None, strand: Strand, key: str) -> Shelf:
     return shelf
 
 
+def _replays(strand: Strand) -> bool:
+    return strand.source.producer == "replay" and strand.source.prepare is None
+
+
+def _past(found: Trajectory) -> Trajectory:
+    """What is replayed trains by itself: a preference that it was one side of is not drawn with it."""
+    return found if found.preference is None else replace(found, preference=None)
+
+
 def _joined(found: Trajectory, name: str, group: str) -> Trajectory:
-    """A given trajectory in a group; what the learner wrote before this step is replayed, by whatever way it came."""
+    """A given trajectory in a group; what the learner wrote before this step is replayed, by whatever way it came.
+
+    What others wrote keeps its producer, the past of it included: a demonstration that trained before is still one.
+    `parent_id` names the record that it was.
+    """
     earlier = found.producer in (Producer.ROLLOUT, Producer.REVISION, Producer.CORRECTION)
     own = replace(found, id=name, group_id=group, parent_id=found.id)
     return replace(own, producer=Producer.REPLAY, preference=None) if earlier else own

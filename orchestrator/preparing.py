@@ -9,7 +9,7 @@ from orchestrator.config import Stage
 from orchestrator.ports import FrozenModel
 from orchestrator.prepared import Prepared, Preparing
 from orchestrator.records import Dropped
-from orchestrator.replay import read_back, window_of
+from orchestrator.replay import read_back
 from policies.config import Prepare, Strand
 from policies.trajectory import Sampling
 
@@ -23,15 +23,14 @@ async def furnish(
     ranker: FrozenModel | None,
     on_drop: Callable[[Dropped], None],
 ) -> Collector:
-    """The collector with all that a stage finds when it begins or goes on after `step`: prepared data, past rollouts.
+    """The collector with all that a stage finds when it begins or goes on after `step`: prepared data, the past.
 
     `folder` is the run directory. The engines must serve the policy that the stage begins with, unless everything is
     prepared already; the ledger must be flushed.
     """
     stage, strands = recipe.stage, recipe.strands
     prepared = await prepare(stage, strands, collector, folder / "prepared", ranker=ranker, on_drop=on_drop)
-    window = window_of(strands)
-    replay = read_back(folder / "ledger" / "trajectories", step, window) if window else None
+    replay = read_back(folder / "ledger" / "trajectories", step, strands, collector.version)
     return replace(collector, prepared=prepared, replay=replay)
 
 

@@ -39,14 +39,14 @@ from policies.kernel_config import (
     Term,
     TokenWeight,
 )
-from policies.source_config import Prepare, Select, Source, Template
+from policies.source_config import Past, Prepare, Select, Source, Template
 from policies.strict import Strict
 
 __all__ = [
     "BoxCox", "Clip", "ConstantCredit", "Credit", "Div", "Gae", "GroupCredit", "HfModel", "Identity", "Kernel", "Log",
-    "Lora", "Model", "Only", "Optimizer", "OriginName", "Overlong", "Parabola", "PartCredit", "Point", "Prepare",
-    "ProcessCredit", "Reduce", "Saturate", "Schedule", "Select", "Set", "Shape", "SignCredit", "SoftGate", "Source",
-    "Strand", "Strict", "TeacherGap", "Template", "Term", "TinyModel", "TokenWeight", "TurnCredit",
+    "Lora", "Model", "Only", "Optimizer", "OriginName", "Overlong", "Parabola", "PartCredit", "Past", "Point",
+    "Prepare", "ProcessCredit", "Reduce", "Saturate", "Schedule", "Select", "Set", "Shape", "SignCredit", "SoftGate",
+    "Source", "Strand", "Strict", "TeacherGap", "Template", "Term", "TinyModel", "TokenWeight", "TurnCredit",
 ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from policies.strict import Strict
 
@@ -54,6 +54,36 @@ class Prepare(Strict):
     """ifd: the share that is kept."""
 
 
+Remembered = Literal["rollout", "revision", "correction", "search", "teacher", "demonstration"]
+"""Kinds of trajectory that can be asked for once they trained; one that was replayed is not among them."""
+
+
+class Past(Strict):
+    """What a source asks of the past: which trajectories that trained it may bring back. The default is every one that
+    the learner wrote. What does not match is not remembered for this source and takes no place in its window."""
+
+    producers: Annotated[tuple[Remembered, ...], Field(min_length=1)] = ("rollout", "revision")
+    """By the kind of trajectory, that is by who wrote it. The words of a demonstration or a teacher are held once each;
+    of a preference set, only those chosen."""
+    passed: bool | None = None
+    """true: those that the verifier passed; false: those that it failed; null: both, and those without a verdict."""
+    at_least: float | None = None
+    """Lowest reward; an unknown one is in no range."""
+    at_most: float | None = None
+    """Highest reward."""
+    versions: Annotated[int, Field(ge=0)] | None = None
+    """Most versions that the policy which wrote the first token may lie behind the learner's at the draw; in the usual
+    stage, the step before is 1 behind. What the learner did not write has no version, and is not concerned."""
+    age: Annotated[int, Field(ge=1)] | None = None
+    """Most steps of the run since it trained; 1 is the step before. Earlier stages' steps count."""
+
+    @model_validator(mode="after")
+    def _range(self) -> "Past":
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError(f"past.at_least is above at_most, {self.at_most:g} (got {self.at_least:g}); swap them")
+        return self
+
+
 class Source(Strict):
     """Who writes the strand's trajectories, how many, and under which context."""
 
@@ -91,5 +121,9 @@ class Source(Strict):
     refill: Literal["recent", "random", "best", "variance", "bucket"] = "recent"
     """replay: which of a prompt's past rollouts come back (RePO's recent, random, highest, max variance; ExGRPO's
     buckets by solve rate, lowest entropy first)."""
+    past: Past = Past()
+    """replay: which trajectories that trained are remembered for the source."""
     window: Annotated[int, Field(ge=1)] = 16
-    """replay: past rollouts remembered for each prompt."""
+    """replay: the newest of them remembered for each prompt ..."""
+    limit: Annotated[int, Field(ge=1)] = 65_536
+    """... and in all. Beyond it the oldest goes, whatever its prompt."""
