@@ -15,10 +15,9 @@ from orchestrator.load import read
 from orchestrator.plan import plan
 from policies.bad_input import BadInput
 from tests.compositions import IMITATE, PLAIN, SCOPED, recipe, strand
-from tests.test_legality_schedule import of, refused
+from tests.rule_cases import D, R, of, refused
 from verifiers.config import AnswerVerifier, FormatVerifier, MathVerifier, RubricVerifier, StepsVerifier
 
-R, D = strand("r", credit=SCOPED), strand("d", "demonstration", credit=IMITATE, kernel=PLAIN)
 BUFFER = Buffer(watch="r", strand="d", size=9)
 
 

@@ -8,6 +8,8 @@ from orchestrator.controls.prompt_config import Bottleneck, Curriculum, Shares
 from orchestrator.legality.parameters import key_of
 from orchestrator.legality.sources import writer
 from orchestrator.legality.verdict import Case, Verdict
+from orchestrator.needs import needs
+from policies.config import Strand
 
 RULE = "controls"
 
@@ -73,13 +75,16 @@ def _thresholds(case: Case, control: Bottleneck) -> Iterator[Verdict]:
         yield _order(case, control, "unreached", "mastered", "a prompt would be both, and none would be reinforced")
     if control.lost > control.mastered:
         yield _order(case, control, "lost", "mastered", "a prompt would be lost while it is mastered")
-    if control.reach > 0 and not case.around.demonstrations:
-        text = (
-            f"bottleneck.reach is {control.reach:g}, the probability of the prompt's demonstration, and the pipeline "
-        )
-        text += "has none: reach stays unknown and verdicts alone decide"
+    if control.reach > 0 and not (case.around.demonstrations and any(map(_shown, case.recipe.strands))):
+        what = f"bottleneck.reach is {control.reach:g}, the probability of the prompt's demonstration"
+        text = f"{what}, and no strand reads any: reach stays unknown and verdicts alone decide"
         key = key_of(case.recipe, control, "reach")
         yield Verdict("warning", RULE, control.imports, text, "add demonstrations, or set it to 0", key)
+
+
+def _shown(strand: Strand) -> bool:
+    """Whether the pipeline's demonstrations are read for it."""
+    return strand.source.producer == "demonstration" or strand.source.prefix or "demonstration_text" in needs(strand)
 
 
 def _order(case: Case, control: Control, low: str, high: str, why: str) -> Verdict:

@@ -161,6 +161,13 @@ def _never(case: Case, now: Waiting, told: set[str]) -> Iterator[Verdict]:
             text = f"never trains in the stage's {case.stage.steps} steps"
             fix = "change the control that rests it, or leave the strand out"
             yield Verdict("warning", RULE, strand.name, text, fix)
+    for learner in case.recipe.learners:
+        if learner.warmup >= case.stage.steps:
+            text = (
+                f"trains alone in its first {learner.warmup} steps, and the stage has {case.stage.steps}: the policy "
+            )
+            fix = "give the stage more steps, or the co-learner a shorter warmup"
+            yield Verdict("warning", RULE, learner.name, f"{text}never trains", fix)
 
 
 def _endless(case: Case, wait: Wait) -> Verdict:
