@@ -145,12 +145,14 @@ class Store:
         return len(self.order)
 
     def _came_from_here(self, one: Trajectory) -> bool:
-        """Whether it is one that is held, replayed: it keeps its producer when the learner did not write it."""
-        if one.version >= 0 or not one.parent_id:
-            return False
+        """Whether it is one that is held, replayed: not every producer says so."""
         own = self.by_prompt.get(one.prompt_id)
-        held = own.get(_key(one)) if own else None
-        return held is not None and held.record.id == one.parent_id
+        if not own or not one.parent_id:
+            return False
+        held = own.get(one.parent_id if one.version >= 0 else _key(one))
+        return (
+            held is not None and held.record.id == one.parent_id and np.array_equal(held.record.tokens, one.tokens)
+        )
 
 
 def _key(one: Trajectory) -> str:

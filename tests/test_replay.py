@@ -287,18 +287,20 @@ def test_a_replayed_trajectory_that_trains_again_is_not_remembered_twice() -> No
     asked = source(producers=EVERYBODY)
     replay = memory(asked)
     given = {"origin_of": Origin.TEACHER, "producer": Producer.TEACHER}
-    replay.remember([past("s1/own", 1.0), past("s1/taught", 1.0, **given)], 1)
+    found = past("s1/found", 1.0, producer=Producer.SEARCH)
+    replay.remember([past("s1/own", 1.0), past("s1/taught", 1.0, **given), found], 1)
     for step in range(2, 9):
         back = replay.of_prompt("p0", 9, asked, step)
-        assert [one.id for one in back] == ["s1/own", "s1/taught"]
+        assert [one.id for one in back] == ["s1/own", "s1/taught", "s1/found"]
+        producers = (Producer.REPLAY, Producer.TEACHER, Producer.SEARCH)
         again = [
-            replace(one, id=f"s{step}/{at}", parent_id=one.id, producer=Producer.TEACHER if at else Producer.REPLAY)
-            for at, one in enumerate(back)
+            replace(one, id=f"s{step}/{at}", parent_id=one.id, producer=producers[at]) for at, one in enumerate(back)
         ]
         replay.remember(again, step)
     assert [(one.record.id, one.step) for one in replay.query(Past(producers=EVERYBODY))] == [
         ("s1/own", 1),
         ("s1/taught", 1),
+        ("s1/found", 1),
     ], "its age is that of what the teacher wrote"
 
 
