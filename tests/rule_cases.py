@@ -5,7 +5,7 @@ from tests.compositions import IMITATE, PLAIN, SCOPED, findings, recipe, strand
 
 R, D = strand("r", credit=SCOPED), strand("d", "demonstration", credit=IMITATE, kernel=PLAIN)
 P = strand("p", "replay", credit=IMITATE, kernel=PLAIN)
-FIRST = Surroundings(first=True, past=False)
+FIRST = Surroundings(first=True, past=frozenset())
 
 
 def of(rule, strands, *controls, around=None, **stage):

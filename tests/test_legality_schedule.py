@@ -176,6 +176,10 @@ def test_replay_has_nothing_before_something_was_written():
     where, text, _ = refused("schedule", (D, P), around=FIRST)
     assert where == "p"
     assert "no other strand gives it" in text
+    told = strand("p", "replay", credit=IMITATE, kernel=PLAIN, source={"past": {"producers": ("demonstration",)}})
+    assert not of("schedule", (D, told), around=FIRST)
+    assert not of("schedule", (R, told), around=Surroundings(past=frozenset({"demonstration"})))
+    assert refused("schedule", (R, told), around=Surroundings(past=frozenset({"rollout"})))[0] == "p"
 
 
 def test_a_strand_that_follows_one_that_rests_rests_too():

@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator import recipes
+from orchestrator.checks import check
 from orchestrator.config import Pipeline
 from orchestrator.controls.config import Buffer, Freeze, Gate, Ladder, Prefix, StartWhen, ZeroVariance
 from orchestrator.controls.prompt_config import Bottleneck, Curriculum
@@ -65,10 +67,10 @@ def test_replay_beyond_what_can_be_written_is_doubted():
     (found,) = of("data", (R, past(**own)), around=around(prompts=8))
     assert "9 past rollouts a step" in found[2]
     assert not of("data", (R, past(**own)), around=around(prompts=9))
-    (found,) = of("data", (R, past(window=21)), around=around(past=False), steps=5)
+    (found,) = of("data", (R, past(window=21)), around=around(past=frozenset()), steps=5)
     assert found[:2] == ("warning", "p")
-    assert "has 20 rollouts" in found[2]
-    assert not of("data", (R, past(window=20)), around=around(past=False), steps=5)
+    assert "draws 20 are written" in found[2]
+    assert not of("data", (R, past(window=20)), around=around(past=frozenset()), steps=5)
     assert not of("data", (R, past(window=21)), steps=5)
 
 
@@ -127,6 +129,23 @@ def test_prompts_without_a_reference_leave_a_verifier_silent(control):
     assert all("math compares with it" in one[2] and one[3] for one in silent)
     for known in ({"verifier": FormatVerifier(), "referenced": False}, {"verifier": MathVerifier()}):
         assert not of("verdicts", (R, D), control, around=around(**known))
+
+
+def test_replay_that_asks_for_verdicts_needs_some():
+    copied = strand("r", credit=IMITATE, kernel=PLAIN)
+    for past, key in (({"passed": True}, "passed"), ({"at_least": 0.5}, "at_least"), ({"at_most": 0.5}, "at_most")):
+        asking = strand("p", "replay", credit=IMITATE, kernel=PLAIN, source={"past": past})
+        where, text, fix = refused("verdicts", (copied, asking), around=around(past=frozenset()))
+        assert where == "p"
+        assert f"source.past.{key} asks for what the verifier said of r" in text
+        assert fix
+        assert not of("verdicts", (R, asking), around=around(past=frozenset()))
+        assert not of("verdicts", (copied, asking), around=around(past=frozenset({"rollout"})))
+        assert not of("verdicts", (copied, asking))
+        silent = around(verifier=MathVerifier(), referenced=False)
+        assert [one[1] for one in of("verdicts", (copied, asking), around=silent)] == ["p"]
+    anything = strand("p", "replay", credit=IMITATE, kernel=PLAIN)
+    assert not of("verdicts", (copied, anything), around=around(past=frozenset()))
 
 
 def test_imitation_asks_no_verifier():
@@ -228,6 +247,22 @@ def lines(tmp_path, stage, more=""):
 )
 def test_the_key_at_fault_is_named(tmp_path, stage, more, expected):
     assert expected in lines(tmp_path, stage, more)
+
+
+def test_a_step_and_the_parameter_that_starves_it_are_named(tmp_path):
+    """ExPO's explanations alone, whose coefficient ends at 0 after 20 of 30 steps."""
+    (tmp_path / "x.yaml").write_text("name: x\nstages: [{name: one, steps: 30, recipe: {kind: expo}}]\n")
+    pipeline, whole = read(tmp_path / "x.yaml"), recipes.load("expo", over=20)
+    alone = tuple(one for one in whole.strands if one.name == "explanations")
+    for over, count in ((20, 1), (30, 0)):
+        found = check(pipeline, [recipes.load("expo", over=over).model_copy(update={"strands": alone})])
+        said = [one.line("x.yaml") for one in found]
+        assert len([one for one in said if "schedule" in one]) == count
+        assert not count or said[0].startswith(
+            "x.yaml: stages[0].recipe.end: schedule: step 20 trains nothing: explanations has coefficient 0: step 20 is "
+            "past the line; it ends at 0; explanations rests, as its coefficient is 0; end the stage after 20 steps"
+        )
+    assert not check(pipeline, [whole])
 
 
 def test_replay_reads_what_earlier_stages_wrote(tmp_path):

@@ -174,7 +174,7 @@ def _endless(case: Case, wait: Wait) -> Verdict:
     who = f"{', '.join(wait.givers)} never trains" if wait.givers else "no other strand gives it"
     text = f"never trains: it waits for {wait.words}, and {who}"
     if wait.control is None:
-        return Verdict("error", RULE, wait.strand, text, "add a strand with producer rollout that trains before")
+        return Verdict("error", RULE, wait.strand, text, "add a strand that trains on them before")
     fix = "let a strand that gives it train before, or remove the control"
     field = "watch" if isinstance(wait.control, Buffer) else "fact"
     return Verdict("error", RULE, wait.strand, text, fix, key_of(case.recipe, wait.control, field))

@@ -7,7 +7,9 @@ from orchestrator.controls.config import Buffer, Control, Gate, Ladder, Prefix, 
 from orchestrator.controls.prompt_config import Bottleneck, Curriculum
 from orchestrator.legality.facts import OF_VERDICTS
 from orchestrator.legality.verdict import Case, Verdict
+from orchestrator.legality.waits import from_before, is_judged, writers
 from orchestrator.needs import needs
+from policies.config import Strand
 from verifiers.config import (
     AnswerVerifier,
     AnyVerifier,
@@ -38,7 +40,8 @@ def watched(control: Control) -> tuple[str, ...]:
 
 
 def silence(case: Case) -> Iterator[Verdict]:
-    """Every control that reads a verdict which is not given, or is always the same."""
+    """Every control that reads a verdict which is not given, or is always the same, and replay that asks for one."""
+    yield from _replayed(case)
     verifier = case.around.verifier
     if verifier is None:
         return
@@ -58,6 +61,25 @@ def silence(case: Case) -> Iterator[Verdict]:
         yield Verdict("error", RULE, who, text, fix)
 
 
+def _replayed(case: Case) -> Iterator[Verdict]:
+    """Past trajectories are chosen by the verdict that they got when they trained."""
+    for strand in case.recipe.strands:
+        own = writers(case, strand)
+        if not (asked := _of_the_past(strand)) or from_before(case, strand) or not own:
+            continue
+        if not any(is_judged(case, one, case.recipe.strands) for one in own):
+            names = ", ".join(one.name for one in own)
+            text = f"source.past.{asked} asks for what the verifier said of {names}, and nobody asks it for a verdict"
+            fix = "give one of them a credit that reads rewards, or ask for any past"
+            yield Verdict("error", RULE, strand.name, text, fix)
+
+
+def _of_the_past(strand: Strand) -> str:
+    """The key by which replay asks for verdicts; empty where it does not."""
+    keys = ("passed", "at_least", "at_most") if strand.source.producer == "replay" else ()
+    return next((key for key in keys if getattr(strand.source.past, key) is not None), "")
+
+
 def _waits(control: Control) -> bool:
     return isinstance(control, StartWhen) and control.fact in OF_VERDICTS
 
@@ -73,7 +95,7 @@ def _unreferenced(case: Case, counting: list[Control], verifier: str) -> Iterato
     if any(learner.role == "reward" for learner in case.recipe.learners):
         return  # a co-learner's score is the reward
     for strand in case.recipe.strands:
-        if strand.terms and "rewards" in needs(strand):
+        if strand.terms and ("rewards" in needs(strand) or _of_the_past(strand)):
             yield Verdict("error", RULE, strand.name, f"reads rewards; {said}", fix)
 
 

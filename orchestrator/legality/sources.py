@@ -4,6 +4,7 @@ from typing import Literal
 
 from orchestrator.recipes import Recipe
 from policies.config import Source, Strand, Template, Term
+from policies.source_config import Remembered
 
 Writer = Literal["learner", "earlier", "model", "data"]
 """learner: the policy, now; earlier: the policy before; model: a frozen model; data: whoever wrote the data set."""
@@ -20,6 +21,26 @@ def writer(source: Source) -> Writer:
         return _WRITERS[source.producer]
     prepared: dict[str, Writer] = {"learner": "earlier", "teacher": "model", "nobody": "data"}
     return prepared[source.prepare.writer]
+
+
+_REMEMBERED: dict[str, frozenset[Remembered]] = {
+    "rollout": frozenset({"rollout", "revision", "correction", "search"}),
+    "teacher": frozenset({"teacher", "revision", "correction"}),
+    "reference": frozenset({"teacher", "revision", "correction"}),
+    "demonstration": frozenset({"demonstration", "teacher"}),  # a model may write them
+    "preference": frozenset({"demonstration"}),
+    "labelled": frozenset({"demonstration"}),
+    "replay": frozenset(),
+}
+
+
+def remembered(strand: Strand) -> frozenset[Remembered]:
+    """As which kinds of trajectory replay may find what the strand trained on."""
+    if not strand.terms:
+        return frozenset()
+    if strand.source.prepare is not None:
+        return frozenset[Remembered]().union(*_REMEMBERED.values())  # whoever writes it
+    return _REMEMBERED[strand.source.producer]
 
 
 def recorded(source: Source) -> bool:

@@ -6,6 +6,7 @@ from orchestrator.controls.config import Buffer, Control, Freeze
 from orchestrator.controls.prompt_config import Bottleneck, Curriculum
 from orchestrator.legality.parameters import key_of
 from orchestrator.legality.verdict import Case, Verdict
+from orchestrator.legality.waits import from_before, writers
 from policies.config import Strand
 
 RULE = "data"
@@ -61,7 +62,7 @@ def _step(case: Case) -> Iterator[Verdict]:
 
 
 def _replay(case: Case) -> Iterator[Verdict]:
-    """What cannot have been written by the stage's end; later stages may bring more."""
+    """What cannot have been written by the stage's end."""
     for strand in case.recipe.strands:
         if strand.source.producer != "replay":
             continue
@@ -73,13 +74,13 @@ def _replay(case: Case) -> Iterator[Verdict]:
 
 
 def _window(case: Case, strand: Strand) -> Iterator[Verdict]:
-    rollouts = [one.source for one in case.recipe.strands if one.source.producer == "rollout" and one.terms]
-    if case.around.past or not rollouts or any(source.per_step for source in rollouts):
+    own = [one.source for one in writers(case, strand)]
+    if from_before(case, strand) or not own or any(source.per_step for source in own):
         return
-    most = sum(source.per_prompt for source in rollouts) * case.stage.steps
+    most = sum(source.per_prompt for source in own) * case.stage.steps
     if strand.source.window > most:
         text = (
-            f"source.window is {strand.source.window}, and a prompt that every step draws has {most} rollouts at the "
+            f"source.window is {strand.source.window}, and of a prompt that every step draws {most} are written by the "
         )
         text += f"end of the stage's {case.stage.steps} steps"
         yield Verdict("warning", RULE, strand.name, text, f"set it to {most} or less")

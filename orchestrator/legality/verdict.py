@@ -7,8 +7,10 @@ from typing import Literal, NamedTuple
 from orchestrator import recipes
 from orchestrator.config import Pipeline, Stage
 from orchestrator.legality.counting import demonstrated, prompts
+from orchestrator.legality.sources import remembered
 from orchestrator.recipes import Recipe
 from policies.config import HfModel, Source, Strand, Term
+from policies.source_config import Remembered
 from verifiers.config import AnyVerifier
 
 
@@ -41,8 +43,8 @@ class Surroundings:
     """Whether the pipeline has any."""
     files: bool = False
     """Whether folders may be opened: they lie on this machine."""
-    past: bool = True
-    """Whether earlier stages may have left rollouts that replay can bring back."""
+    past: frozenset[Remembered] | None = None
+    """What earlier stages may have left for replay, by kind of trajectory; None is unknown."""
     seed: int = 0
     """The run's."""
     prompts: int | None = None
@@ -65,7 +67,7 @@ def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surro
         frozen_engine=pipeline.resources.frozen.engine,
         demonstrations=pipeline.demonstrations is not None,
         files=files,
-        past=any(_writes(stage) for stage in pipeline.stages[:index]),
+        past=frozenset[Remembered]().union(*map(_left, pipeline.stages[:index])),
         seed=pipeline.seed,
         prompts=prompts(pipeline, files=files),
         demonstrated=demonstrated(pipeline, files=files),
@@ -75,10 +77,10 @@ def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surro
     )
 
 
-def _writes(stage: Stage) -> bool:
-    """Whether the stage trains on rollouts: these are remembered."""
+def _left(stage: Stage) -> frozenset[Remembered]:
+    """What the stage trains on, by kind of trajectory."""
     recipe = recipes.load(stage.recipe.kind, **(stage.recipe.model_extra or {}))
-    return any(strand.source.producer == "rollout" and strand.terms for strand in recipe.strands)
+    return frozenset[Remembered]().union(*map(remembered, recipe.strands))
 
 
 class Reading(NamedTuple):

@@ -12,6 +12,7 @@ from functools import partial
 from orchestrator.config import Stage
 from orchestrator.controls.config import Buffer, StartWhen, ZeroVariance
 from orchestrator.legality.facts import OF_ROLLOUTS, OF_VERDICTS
+from orchestrator.legality.sources import remembered
 from orchestrator.legality.timeline import Rest, Timeline
 from orchestrator.legality.verdict import Case
 from orchestrator.recipes import Recipe
@@ -116,11 +117,23 @@ def _waits(case: Case) -> Iterator[Wait]:
         elif isinstance(control, StartWhen):
             words = f"{control.fact} of the last step, at {control.at_least:g} or more"
             yield Wait(control.strand, control, givers(case, control), 1, words)
-    if not case.around.past:
-        writers = tuple(one.name for one in case.recipe.strands if one.source.producer == "rollout" and one.terms)
-        for strand in case.recipe.strands:
-            if strand.source.producer == "replay":
-                yield Wait(strand.name, None, writers, 1, "trained rollouts that could come back")
+    for strand in case.recipe.strands:
+        if strand.source.producer == "replay" and not from_before(case, strand):
+            kinds = " or ".join(strand.source.past.producers)
+            names = tuple(one.name for one in writers(case, strand))
+            yield Wait(strand.name, None, names, 1, f"a trained {kinds} that could come back")
+
+
+def from_before(case: Case, strand: Strand) -> bool:
+    """Whether an earlier stage may have left what a strand of replay asks for."""
+    past = case.around.past
+    return past is None or bool(past & frozenset(strand.source.past.producers))
+
+
+def writers(case: Case, strand: Strand) -> tuple[Strand, ...]:
+    """Strands of the stage that train on what a strand of replay asks for."""
+    wanted = frozenset(strand.source.past.producers)
+    return tuple(one for one in case.recipe.strands if wanted & remembered(one))
 
 
 def most_tried(recipe: Recipe, stage: Stage) -> int:
@@ -134,12 +147,12 @@ def givers(case: Case, control: StartWhen) -> tuple[str, ...]:
     others = [one for one in case.recipe.strands if one.name != control.strand]
     if control.fact in OF_ROLLOUTS:
         rollouts = [one for one in others if one.source.producer == "rollout" and one.source.prepare is None]
-        return tuple(one.name for one in rollouts if control.fact not in OF_VERDICTS or _judged(case, one, others))
+        return tuple(one.name for one in rollouts if control.fact not in OF_VERDICTS or is_judged(case, one, others))
     return tuple(one.name for one in others)
 
 
-def _judged(case: Case, strand: Strand, others: Sequence[Strand]) -> bool:
-    """Whether its responses get a verdict while the waiting strand rests: its own, or as one of a group."""
+def is_judged(case: Case, strand: Strand, others: Sequence[Strand]) -> bool:
+    """Whether its responses get a verdict where these strands are asked: its own, or as one of a group."""
     from orchestrator.judging import judged_strands  # templates need jinja2
 
     read = {others[index].name: others[index] for index in judged_strands(others, case.recipe.controls)}
