@@ -259,8 +259,8 @@ def test_a_step_and_the_parameter_that_starves_it_are_named(tmp_path):
         said = [one.line("x.yaml") for one in found]
         assert len([one for one in said if "schedule" in one]) == count
         assert not count or said[0].startswith(
-            "x.yaml: stages[0].recipe.end: schedule: step 20 trains nothing: explanations has coefficient 0: step 20 is "
-            "past the line; it ends at 0; explanations rests, as its coefficient is 0; end the stage after 20 steps"
+            "x.yaml: stages[0].recipe.end: schedule: step 20 trains nothing: explanations has coefficient 0: step 20 "
+            "is past the line; it ends at 0; explanations rests, as its coefficient is 0; end the stage after 20 steps"
         )
     assert not check(pipeline, [whole])
 
