@@ -150,9 +150,7 @@ class Store:
         if not own or not one.parent_id:
             return False
         held = own.get(one.parent_id if one.version >= 0 else _key(one))
-        return (
-            held is not None and held.record.id == one.parent_id and np.array_equal(held.record.tokens, one.tokens)
-        )
+        return held is not None and held.record.id == one.parent_id and np.array_equal(held.record.tokens, one.tokens)
 
 
 def _key(one: Trajectory) -> str:
@@ -167,11 +165,13 @@ def _key(one: Trajectory) -> str:
 
 def packed(one: Trajectory, alike: Trajectory | None = None) -> Trajectory:
     """The same trajectory with arrays of its own; an array of one value has stride 0. Equal, bit for bit."""
-    known = [getattr(alike, name) for name in CONTEXTS] if alike is not None else []
     arrays: dict[str, Array] = {}
+    known: dict[int, Array] = {}
     for name in CONTEXTS:
-        arrays[name] = _shared(getattr(one, name), known)
-        known.append(arrays[name])
+        array = getattr(one, name)
+        if id(array) not in known:
+            known[id(array)] = _shared(array, [*_contexts(alike), *known.values()])
+        arrays[name] = known[id(array)]
     for name in PER_TOKEN:
         arrays[name] = _constant(getattr(one, name))
     return changed(one, **arrays)
@@ -183,9 +183,13 @@ def unpacked(one: Trajectory) -> Trajectory:
     return changed(one, **flat) if flat else one
 
 
+def _contexts(one: Trajectory | None) -> list[Array]:
+    return [] if one is None else [one.train_context, one.behavior_context, one.teacher_context]
+
+
 def _shared(array: Array, known: Sequence[Array]) -> Array:
     for one in known:
-        if one is array or np.array_equal(one, array):
+        if len(one) == len(array) and (one == array).all():
             return one
     return array.copy()
 
@@ -193,6 +197,6 @@ def _shared(array: Array, known: Sequence[Array]) -> Array:
 def _constant(array: Array) -> Array:
     """One value where all are that value, NaN by its bits; else a copy."""
     bits = array.view(np.int32) if array.dtype == np.float32 else array
-    if len(array) > 1 and (bits == bits[0]).all():
-        return np.broadcast_to(array[:1].copy(), array.shape)
+    if len(array) > 1 and bits[0] == bits[-1] and (bits == bits[0]).all():
+        return np.ndarray(array.shape, array.dtype, array[:1].tobytes(), strides=(0,))
     return array.copy()

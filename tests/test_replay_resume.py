@@ -1,4 +1,4 @@
-"""Replay after a resume: the ledger gives back the memory of the unbroken run, and what is drawn from it is the same."""
+"""Replay after a resume: the ledger gives back the memory of the unbroken run, and the same comes out of it."""
 
 import asyncio
 import json
@@ -118,6 +118,8 @@ def test_files_are_read_in_the_order_of_their_steps(tmp_path: Path) -> None:
             ledger.add(step, [Example(trajectory(f"s{step}"), 0, np.zeros(4, np.float32))], "a")
     replay = read_back(run.trajectories, 1_000_000, STRANDS)
     assert replay is not None and [one.step for one in next(iter(replay.stores.values()))] == [999_999, 1_000_000]
+    later = read_back(run.trajectories, 1_000_003, STRANDS)
+    assert later is not None and later.step == 1_000_003, "also where the last steps left no file"
 
 
 def drawn(examples: Sequence[Sequence[Example]]) -> list[list[tuple[str, str, str]]]:
