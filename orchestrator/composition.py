@@ -21,6 +21,7 @@ from policies.config import (
     GroupCredit,
     Kernel,
     PartCredit,
+    Past,
     Point,
     Prepare,
     ProcessCredit,
@@ -129,8 +130,20 @@ def say_source(source: Source) -> Iterator[str]:
     yield from _seen(source)
     if source.producer == "replay":
         yield f"{source.refill} of {source.window}"
+        yield from _past(source.past)
     if source.select.kind != "all":
         yield say_select(source.select)
+
+
+def _past(past: Past) -> Iterator[str]:
+    """What it asks for beside all that the learner wrote: `passed`, `age up to 4`."""
+    if past.producers != Past().producers:
+        yield f"by {'/'.join(past.producers)}"
+    if past.passed is not None:
+        yield "passed" if past.passed else "failed"
+    bounds = {"reward from": past.at_least, "reward up to": past.at_most}
+    bounds |= {"versions up to": past.versions, "age up to": past.age}
+    yield from (f"{name} {value:g}" for name, value in bounds.items() if value is not None)
 
 
 def _written(source: Source) -> Iterator[str]:

@@ -71,9 +71,9 @@ class Past(Strict):
     """Lowest reward; an unknown one is in no range."""
     at_most: float | None = None
     """Highest reward."""
-    versions: Annotated[int, Field(ge=0)] | None = None
-    """Most versions that the policy which wrote the first token may lie behind the learner's at the draw; in the usual
-    stage, the step before is 1 behind. What the learner did not write has no version, and is not concerned."""
+    versions: Annotated[int, Field(ge=1)] | None = None
+    """Most versions that the policy which wrote the first token may lie behind the learner's at the draw; without
+    staleness, the step before is 1 behind. What the learner did not write has no version, and is not concerned."""
     age: Annotated[int, Field(ge=1)] | None = None
     """Most steps of the run since it trained; 1 is the step before. Earlier stages' steps count."""
 

@@ -183,7 +183,7 @@ def test_age_is_counted_in_steps_and_versions_against_the_learners() -> None:
 
 
 def test_a_teachers_words_have_no_version_to_lie_behind() -> None:
-    asked = source(versions=0, producers=["teacher"])
+    asked = source(versions=1, producers=["teacher"])
     replay = memory(asked)
     replay.remember([past("t", 1.0, origin_of=Origin.TEACHER, producer=Producer.TEACHER)])
     replay.remember([past("own", 1.0, version=7)])
@@ -197,7 +197,7 @@ def test_a_teachers_words_have_no_version_to_lie_behind() -> None:
         ({"producers": []}, "at least 1"),
         ({"producers": ["replay"]}, "demonstration"),
         ({"age": 0}, "greater than or equal to 1"),
-        ({"versions": -1}, "greater than or equal to 0"),
+        ({"versions": 0}, "greater than or equal to 1"),
         ({"score": 1}, "Extra inputs"),
     ],
 )

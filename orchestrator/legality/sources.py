@@ -16,7 +16,10 @@ _WRITERS: dict[str, Writer] = {
 
 
 def writer(source: Source) -> Writer:
-    """Whose distribution the response's tokens come from."""
+    """Whose distribution the tokens come from; of a past of many writers, the one farthest from the learner."""
+    if source.prepare is None and source.producer == "replay":
+        asked = source.past.producers
+        return "data" if "demonstration" in asked else "model" if "teacher" in asked else "earlier"
     if source.prepare is None:
         return _WRITERS[source.producer]
     prepared: dict[str, Writer] = {"learner": "earlier", "teacher": "model", "nobody": "data"}
