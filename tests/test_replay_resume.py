@@ -163,3 +163,35 @@ def test_a_resumed_run_replays_what_the_unbroken_one_does(recipe: str, past: dic
     again = World(steps=8, recipe=recipe, parameters={"rollouts": 2})
     train(again, staged(again, past), run, RunState(**json.loads(whole.states[3])))
     assert drawn(again.learner.steps) == expected[4:]
+
+
+def test_what_others_wrote_comes_back_as_theirs_and_does_not_multiply(tmp_path: Path) -> None:
+    """Rollouts and demonstrations train together, and a third strand brings both back, with a resume in the middle."""
+    run = RunDirectory.create(tmp_path / "run", "name: x\n", {})
+
+    def mixed(world: World) -> StageRun:
+        stage = world.stage()
+        past = {"past": {"producers": ["rollout", "demonstration"]}, "per_prompt": 3, "refill": "random"}
+        imitation = next(one for one in stage.strands if one.source.producer == "demonstration")
+        again = imitation.model_copy(update={"name": "again", "source": strand("again", **past).source})
+        return replace(stage, strands=(*stage.strands, again))
+
+    whole = World(steps=10, recipe="luffy", parameters={"rollouts": 2})
+    train(whole, mixed(whole), run, RunState())
+    again = World(steps=10, recipe="luffy", parameters={"rollouts": 2})
+    train(again, mixed(again), run, RunState(**json.loads(whole.states[5])))
+    assert drawn(again.learner.steps) == drawn(whole.learner.steps)[6:]
+
+    back = [one.trajectory for step in whole.learner.steps for one in step if one.strand == 2]
+    assert {one.producer for one in back} == {Producer.REPLAY, Producer.DEMONSTRATION}
+    for one in back:
+        theirs = one.producer is Producer.DEMONSTRATION
+        assert (one.origin == (Origin.DEMONSTRATION if theirs else Origin.LEARNER)).all()
+        assert np.isnan(one.behavior_logps).all() if theirs else (one.behavior_logps == -1.0).all()
+    memory = read_back(run.trajectories, 10, mixed(whole).strands)
+    assert memory is not None
+    (store,) = memory.stores.values()
+    for name in store.by_prompt:
+        kinds = [one.record.producer for one in store.of_prompt(name)]
+        assert kinds.count(Producer.DEMONSTRATION) == 1, "the book has one for each prompt, trained over and over"
+        assert "again" not in "".join(one.record.id for one in store.of_prompt(name))
