@@ -63,6 +63,18 @@ def test_random_replay_is_a_function_of_its_seed() -> None:
     assert draws == again and len(set(draws)) > 3
 
 
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_of_a_bucket_the_successes_of_lowest_entropy_come_first(count: int) -> None:
+    """ExGRPO's estimate: the mean of -log p of what was sampled; failures come only where nothing passed."""
+    draws = np.random.default_rng(count)
+    rows = [past(f"t{at}", float(at % 2), behavior_logps=-draws.random(4).astype(np.float32)) for at in range(12)]
+    replay = memory(source("bucket"))
+    replay.remember(rows)
+    entropy = {one.id: float(np.mean(-one.behavior_logps.astype(float))) for one in rows if one.scores[0].passed}
+    expected = sorted(sorted(entropy, key=lambda name: entropy[name])[:count])
+    assert sorted(one.id for one in replay.of_prompt("p0", count, source("bucket"), 0)) == expected
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 @pytest.mark.parametrize("seed", range(4))
 def test_variance_is_the_greatest_of_all_subsets(seed: int, count: int) -> None:
@@ -99,6 +111,10 @@ def test_one_of_each_prompt_is_replayed_for_a_step() -> None:
     assert len({one.prompt_id for one in first}) == 4
     assert [one.id for one in first] == [one.id for one in replay.at_step(3, 4, asked, seed=7)]
     assert len(replay.at_step(3, 99, asked, seed=7)) == 5
+    other = source("random")
+    replay = memory(other)
+    replay.remember(PAST)
+    assert len({replay.at_step(step, 1, other, seed=7)[0].id for step in range(12)}) > 1, "another in another step"
 
 
 # ---------------------------------------------------------------- what is asked
@@ -133,6 +149,7 @@ def everybody() -> list[Trajectory]:
         trajectory("C", preference=Preference("set", 1.0), **given),
         trajectory("R", tokens=np.array([9, 9, 9, 8], np.int32), preference=Preference("set", 0.0), **given),
         trajectory("E", 0),
+        trajectory("H", origin_of=Origin.HINT, producer=Producer.ROLLOUT),
     ]
 
 
@@ -179,6 +196,7 @@ def test_age_is_counted_in_steps_and_versions_against_the_learners() -> None:
     assert replay.at_step(0, 3, source(age=2), 0)[0].id == "s5"
     assert [one.record.id for one in replay.query(Past(age=4))] == ["s3", "s4", "s5"]
     replay.version = None
+    replay.remember([past("late", 0.0, prompt="p1", version=2)], 6)
     assert asked(near) == ["s3", "s4", "s5"], "where nobody says: one more than the newest"
 
 
