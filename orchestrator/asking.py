@@ -99,7 +99,7 @@ class Asking:
         if count and strand.source.parent and not parents:
             which = "" if strand.source.parent_is == "any" else f"{strand.source.parent_is} "
             reason = f"no {which}response of {strand.source.parent} to follow"
-            return [Dropped(f"{slot.group}/{strand.name}", reason)]
+            return [_unwritten(f"{slot.group}/{strand.name}", reason)]
         line = [parents[at % len(parents)] if parents else None for at in range(count)]
         asked = _Asked(slot, index, members, self._given(slot.prompt) if count else None)
         return [self._draw(asked, at, parent) for at, parent in enumerate(line)]
@@ -136,11 +136,11 @@ class Asking:
             return self._turned(draw, strand.source, parent)
         seen = self.context(strand.source.behavior, slot.prompt, facts)
         if isinstance(seen, Unavailable):
-            return Dropped(name, seen.reason)
+            return _unwritten(name, seen.reason)
         front = self._front(strand, slot.prompt, given)
-        return (
-            Dropped(name, front.reason) if isinstance(front, Unavailable) else replace(draw, context=seen, hint=front)
-        )
+        if isinstance(front, Unavailable):
+            return _unwritten(name, front.reason)
+        return replace(draw, context=seen, hint=front)
 
     def context(self, template: str, prompt: Prompt, facts: Facts) -> Int32 | Unavailable:
         """The template's tokens for a prompt."""
@@ -150,12 +150,12 @@ class Asking:
         """The learner answers again after what the environment says of its first answer."""
         said = render(source.turn, draw.facts)
         if isinstance(said, Unavailable):
-            return Dropped(draw.name, said.reason)
+            return _unwritten(draw.name, said.reason)
         tokenizer = self._tokenizer(source.turn)
         try:
             turn = tokenizer.turn(said, ended=int(parent.tokens[-1]) in tokenizer.eos_ids)
         except ValueError as error:
-            return Dropped(draw.name, f"the turn's text has no tokens: {error}")
+            return _unwritten(draw.name, f"the turn's text has no tokens: {error}")
         return replace(draw, context=parent.behavior_context, turn=turn)
 
     def _front(self, strand: Strand, prompt: Prompt, given: Trajectory | None) -> Int32 | Unavailable:
@@ -172,6 +172,11 @@ class Asking:
         if self.tokenizer is None:
             raise ValueError(f"stage {self.stage.name}: {reader[:60]!r} needs a tokenizer, and the collector has none")
         return self.tokenizer
+
+
+def _unwritten(name: str, reason: str) -> Dropped:
+    """What was not asked for: no response is lost by it."""
+    return Dropped(name, reason, "unwritten", ())
 
 
 # ---------------------------------------------------------------- facts

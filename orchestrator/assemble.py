@@ -1,18 +1,19 @@
 """Supervision to examples: views, credit by group and over the step, selection, and what each token is asked for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from orchestrator.marks import baseline_rows, parts, targets, unit
-from orchestrator.records import Dropped, Group, Member
+from orchestrator.records import Cause, Dropped, Group, Member
 from orchestrator.views import Models, Seen, look
 from policies.config import GroupCredit, Strand
 from policies.credit import Assigned, Views, assign, needs_views, over_step
 from policies.example import Example
 from policies.select import choose
-from policies.trajectory import Float32, Trajectory
+from policies.trajectory import Float32, Trajectory, reward
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +24,8 @@ class Assembled:
     dropped: tuple[Dropped, ...]
     aside: tuple[Example, ...] = ()
     """Of strands without terms: the policy does not train on them, co-learners may."""
+    rows: int = 0
+    """Of the examples, the last so many are no responses: see `marks.baseline_rows`."""
 
 
 @dataclass(slots=True)
@@ -58,7 +61,7 @@ async def assemble(
     examples += [_example(strands, one, _nothing(one), seen, credit) for one in rows]
     aside = [one for one in everybody if not strands[one.strand].terms]
     others = [_example(strands, one, _nothing(one), seen, credit) for one in aside]
-    return Assembled(tuple(examples), tuple(dropped), tuple(others))
+    return Assembled(tuple(examples), tuple(dropped), tuple(others), len(rows))
 
 
 def _nothing(member: Member) -> Float32:
@@ -69,7 +72,9 @@ def usable(group: Group) -> tuple[Group, list[Dropped]]:
     """The group without members that have no tokens: data with a reason, not a crash."""
     kept = tuple(one for one in group.members if len(one.trajectory.tokens))
     empty = [one.trajectory for one in group.members if not len(one.trajectory.tokens)]
-    return replace(group, members=kept), [Dropped(one.id, f"no tokens: {one.finish_reason}") for one in empty]
+    return replace(group, members=kept), [
+        Dropped(one.id, f"no tokens: {one.finish_reason}", "no_tokens") for one in empty
+    ]
 
 
 def joined(strands: Sequence[Strand], group: Group) -> Group:
@@ -165,12 +170,14 @@ def _selected(
 def _chosen(strand: Strand, own: Sequence[Member], credit: _Credit) -> tuple[list[Member], list[Dropped]]:
     known = [one for one in own if one.trajectory.id not in credit.excluded]
     dropped = [
-        Dropped(one.trajectory.id, credit.excluded[one.trajectory.id])
+        Dropped(one.trajectory.id, credit.excluded[one.trajectory.id], _cause(one, "credit"))
         for one in own
         if one.trajectory.id in credit.excluded
     ]
     chosen = choose(strand.source.select, [one.trajectory for one in known])
-    dropped += [Dropped(known[place].trajectory.id, reason) for place, reason in sorted(chosen.reasons.items())]
+    dropped += [
+        Dropped(known[at].trajectory.id, why, _cause(known[at], "select")) for at, why in sorted(chosen.reasons.items())
+    ]
     kept = []
     for place in chosen.kept:
         one = known[place].trajectory
@@ -181,6 +188,11 @@ def _chosen(strand: Strand, own: Sequence[Member], credit: _Credit) -> tuple[lis
             one = replace(one, train_mask=np.zeros(len(one.tokens), np.bool_))
         kept.append(replace(known[place], trajectory=one))
     return kept, dropped
+
+
+def _cause(one: Member, known: Cause) -> Cause:
+    """Nobody could say what it is worth; else who left it out."""
+    return "no_verdict" if math.isnan(reward(one.trajectory)) else known
 
 
 # ---------------------------------------------------------------- examples

@@ -23,7 +23,7 @@ from orchestrator.prepared import Prepared
 from orchestrator.reach import reach
 from orchestrator.records import Collected, Dropped, Group, Member
 from orchestrator.replay import Replay
-from orchestrator.routes import Pass, Routed, route, stats_of
+from orchestrator.routes import Pass, Routed, never_settled, route, stats_of
 from orchestrator.slots import Drawing
 from orchestrator.spans import in_tokens
 from orchestrator.writing import Draw, judged, record, request
@@ -43,6 +43,7 @@ class Tally:
 
     dropped: list[Dropped] = field(default_factory=list)
     seen: dict[str, Trajectory] = field(default_factory=dict)
+    strand_of: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
     missing: int = 0
     generating: float = 0.0
@@ -117,6 +118,7 @@ class Collector:
             slots += [drawing.elsewhere(asking, slot) for slot in routed.elsewhere]
             if not slots:
                 break
+        tally.dropped += [never_settled(group) for _, group in routed.again]
         return self._collected(asking, routed, tally)
 
     async def _stats(self, recipe: Recipe, routed: Routed, now: Pass) -> list[GroupStats]:
@@ -142,8 +144,10 @@ class Collector:
             plan=asking.plan,
             states=routed.states,
             routed=tuple(routed.reasons),
+            verdicts=dict(routed.verdicts),
             dropped=(*routed.dropped, *tally.dropped),
             seen=tuple(tally.seen.values()),
+            strand_of=tally.strand_of,
             tokens_generated=tally.tokens,
             missing_demonstrations=tally.missing,
             seconds_generate=tally.generating,
@@ -183,7 +187,9 @@ class _Round:
             for draw, one in zip(draws, await self._write(draws), strict=True):
                 groups[draw.group].append(Member(one, draw.strand, draw.facts, draw.parent))
             await self._judge(groups)
-        self.tally.seen |= {one.trajectory.id: one.trajectory for members in groups.values() for one in members}
+        everybody = [one for members in groups.values() for one in members]
+        self.tally.seen |= {one.trajectory.id: one.trajectory for one in everybody}
+        self.tally.strand_of |= {one.trajectory.id: one.strand for one in everybody}
         return [
             Group(name, tuple(sorted(members, key=lambda one: one.strand)))
             for name, members in groups.items()

@@ -25,7 +25,7 @@ def framed(asking: Asking, group: Group, prompt: Prompt | None, longest: int) ->
             dropped.append(made)
         elif longest and size > longest:
             reason = f"{size} tokens under its training context, and the model reads {longest}"
-            dropped.append(Dropped(made.trajectory.id, reason))
+            dropped.append(Dropped(made.trajectory.id, reason, "context"))
         else:
             kept.append(made)
     return replace(group, members=tuple(kept)), dropped
@@ -37,7 +37,7 @@ def _framed(asking: Asking, member: Member, group: Group, prompt: Prompt | None)
     if given and not (source.train or source.teacher or source.context_shift == "keep"):
         return member
     if prompt is None:
-        return Dropped(one.id, "its prompt is not among prompts.train, so no template can be filled")
+        return Dropped(one.id, "its prompt is not among prompts.train, so no template can be filled", "context")
     facts = _facts(asking, member, group, prompt)
     trained = _train(asking, source, one, prompt, facts)
     if given and not source.train and source.context_shift != "keep":
@@ -45,7 +45,7 @@ def _framed(asking: Asking, member: Member, group: Group, prompt: Prompt | None)
     teacher = asking.context(source.teacher, prompt, facts) if source.teacher or not given else one.teacher_context
     for made in (trained, teacher):
         if isinstance(made, Unavailable):
-            return Dropped(one.id, made.reason)
+            return Dropped(one.id, made.reason, "context")
     assert not isinstance(trained, Unavailable) and not isinstance(teacher, Unavailable)
     return replace(member, trajectory=replace(one, train_context=trained, teacher_context=teacher))
 

@@ -28,10 +28,11 @@ from orchestrator.collect import Collector, Recipe
 from orchestrator.companions import Companion, policy_rests
 from orchestrator.config import Stage
 from orchestrator.controls import Control, Scope, State, StepPlan, candidates, initial, plan_step
+from orchestrator.decided import decision_row
 from orchestrator.ports import FrozenModel, Learner, Ledger, Publisher
 from orchestrator.recipes.schema import CoLearner, Refresh
 from orchestrator.records import Collected
-from orchestrator.step_facts import Counters, decision_row, metrics_row
+from orchestrator.step_facts import Counters, metrics_row
 from orchestrator.views import EVERYBODY, Models
 from policies.config import Strand
 from policies.failpoints import failpoint
@@ -247,7 +248,7 @@ def _remember(ports: Ports, stage: StageRun, row: dict[str, Any], collected: Col
     ports.ledger.decision(decision_row(stage.config, stage.strands, collected, row))
     ports.ledger.metrics(row)
     for one in assembled.dropped:
-        ports.ledger.event("dropped", step=step, id=one.id, reason=one.reason)
+        ports.ledger.event("dropped", step=step, id=one.id, cause=one.cause, responses=len(one.lost), reason=one.reason)
     if row["skipped"]:
         ports.ledger.event("update_skipped", step=step, count=row["skipped"], reason="loss or gradient not finite")
     if row["missing_demonstrations"]:

@@ -131,7 +131,7 @@ class Preparing:
         facts = facts_of(prompt, self.demonstrations.for_prompt(prompt.id, 0) if self.demonstrations else None)
         seen = context(template, prompt, facts, self.tokenizer)
         if isinstance(seen, Unavailable):
-            self.on_drop(Dropped(name, seen.reason))
+            self.on_drop(Dropped(name, seen.reason, "unwritten", ()))
             return []
         return [Draw(f"{name}-{at}", 0, prompt, "", facts, seen) for at in range(self.prepare.samples)]
 
@@ -146,7 +146,7 @@ class Preparing:
         whole = [(d, r) for d, r in zip(draws, records, strict=True) if len(r.tokens)]
         for lost in records:
             if not len(lost.tokens):
-                self.on_drop(Dropped(lost.id, f"no tokens: {lost.finish_reason}"))
+                self.on_drop(Dropped(lost.id, f"no tokens: {lost.finish_reason}", "no_tokens"))
         if source.context_shift != "keep":
             whole = [(d, replace(r, train_context=d.prompt.tokens)) for d, r in whole]
         plain = [replace(r, teacher_context=d.prompt.tokens) for d, r in whole]

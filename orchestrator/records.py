@@ -1,6 +1,7 @@
 """What moves through a step: members of groups, what was left out and why, and the whole that was collected."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from orchestrator.controls import State, StepPlan
@@ -41,8 +42,13 @@ class Dropped:
     id: str
     reason: str
     cause: Cause = "control"
-    members: int = 1
-    """Trajectories that it stands for: a group's, or one; 0 where none was written."""
+    members: tuple[str, ...] | None = None
+    """Ids of the trajectories that it stands for: a group's; none where nothing was written. None: `id` is one's."""
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Ids of the trajectories that do not train."""
+        return (self.id,) if self.members is None else self.members
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +63,13 @@ class Collected:
     """The controls' states once the step is routed."""
     routed: tuple[str, ...] = ()
     """What the controls said of groups, for the ledger."""
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    """What the controls did -> groups that they did it to: see `routes.Routed.verdicts`."""
     dropped: tuple[Dropped, ...] = ()
     seen: tuple[Trajectory, ...] = ()
     """Every trajectory that was written or judged, whether its group goes on or not: what the step's rewards are of."""
+    strand_of: Mapping[str, int] = field(default_factory=dict)
+    """Id of each of them -> index of the strand that asked for it."""
     tokens_generated: int = 0
     missing_demonstrations: int = 0
     seconds_generate: float = 0.0

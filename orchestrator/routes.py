@@ -1,5 +1,6 @@
 """After a pass of groups is scored: who goes on, who is drawn again and with what, and who is left out."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +19,9 @@ class Routed:
     kept: list[Group] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    """Groups that went on (kept), were left out (dropped), left out for another prompt (redrawn), drawn again with a
+    hint (hinted); of those kept, how many hold hinted responses (swapped), and `without STRAND`: lost its members."""
     again: list[tuple[Slot, Group]] = field(default_factory=list)
     """Slots to draw again with a hint, and their groups as they were first drawn."""
     elsewhere: list[Slot] = field(default_factory=list)
@@ -61,18 +65,48 @@ def _settle(strands: Sequence[Strand], now: Pass, group: Group, words: Routings,
     so_far.reasons += [f"{group.id}: {reason}" for reason in words.reasons]
     if words.ladder.hint_level and slot is not None:
         so_far.again.append((_hinted(slot, words.ladder), first))
+        so_far.verdicts["hinted"] += 1
+        so_far.dropped += _outside(group.members, first.members, words.ladder.reason)
         return
     why = "; ".join(words.reasons)
     if words.verdict == "drop":
-        so_far.dropped.append(Dropped(group.id, why))
-        if words.redraw and slot is not None:
-            so_far.elsewhere.append(slot)
+        so_far.dropped.append(Dropped(group.id, why, "control", _ids((*first.members, *group.members))))
+        elsewhere = [slot] if words.redraw and slot is not None else []
+        so_far.elsewhere += elsewhere
+        so_far.verdicts["redrawn" if elsewhere else "dropped"] += 1
         return
     members = _climbed(group, first, words.ladder)
     stay = [one for one in members if strands[one.strand].name not in words.without]
-    so_far.dropped += [Dropped(one.trajectory.id, why) for one in members if one not in stay]
+    so_far.dropped += [Dropped(one.trajectory.id, why, "control") for one in members if one not in stay]
+    so_far.dropped += _outside((*first.members, *group.members), members, words.ladder.reason)
+    so_far.verdicts.update(_kept(strands, words, members, stay))
     if stay:
         so_far.kept.append(Group(group.id, tuple(stay)))
+
+
+def never_settled(group: Group) -> Dropped:
+    """A group that would be drawn again with a hint, in a step that has asked often enough."""
+    reason = "the step stopped asking before its hints came to an end"
+    return Dropped(group.id, reason, "control", _ids(group.members))
+
+
+def _kept(
+    strands: Sequence[Strand], words: Routings, members: Sequence[Member], stay: Sequence[Member]
+) -> dict[str, int]:
+    """What was done to one group that no control drops; a group that nobody is left in is dropped all the same."""
+    away = sorted({strands[one.strand].name for one in members if one not in stay})
+    swapped = {"swapped": 1} if words.ladder.replace in ("all", "one") else {}
+    return {"kept" if stay else "dropped": 1, **swapped, **{f"without {name}": 1 for name in away}}
+
+
+def _ids(members: Sequence[Member]) -> tuple[str, ...]:
+    """Ids of the members' trajectories, each once."""
+    return tuple(dict.fromkeys(one.trajectory.id for one in members))
+
+
+def _outside(members: Sequence[Member], going_on: Sequence[Member], why: str) -> list[Dropped]:
+    """Those of `members` that a hint ladder leaves behind."""
+    return [Dropped(name, why, "control") for name in _ids(members) if name not in _ids(going_on)]
 
 
 def _hinted(slot: Slot, word: Routing) -> Slot:

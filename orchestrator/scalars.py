@@ -15,7 +15,7 @@ UNSHOWN = {"step", "stage_step", "stage_steps", "kind", "stage"}
 
 
 class Scalars:
-    """Writes a row's figures under tags such as `step/loss`, `strand/imitate/gradient_mass`, `probe/greedy_accuracy`.
+    """Writes a row's figures under tags such as `step/loss`, `strand/imitate/loss`, `origin/learner/tokens`, `probe/greedy_accuracy`.
 
     Unknown figures (null, NaN) leave a gap. After a resume, TensorBoard forgets what the run forgot.
     """
@@ -31,10 +31,16 @@ class Scalars:
         self.close()
 
     def step(self, row: Mapping[str, Any]) -> None:
-        """Figures of a metrics row, those of its strands among them."""
+        """Figures of a metrics row, those of its strands, origins and drops among them."""
         figures = {f"step/{key}": value for key, value in _numbers(row)}
         for strand, facts in row.get("by_strand", {}).items():
             figures |= {f"strand/{strand}/{key}": value for key, value in _numbers(facts)}
+        for origin, facts in row.get("by_origin", {}).items():
+            figures |= {f"origin/{origin}/{key}": value for key, value in _numbers(facts)}
+        figures |= {f"interference/{pair}": value for pair, value in _numbers(row.get("interference", {}))}
+        figures |= {f"funnel/{key}": value for key, value in _numbers(row.get("funnel", {}))}
+        dropped = row.get("funnel", {}).get("dropped", {})
+        figures |= {f"dropped/{cause}": value for cause, value in _numbers(dropped)}
         self._write(int(row["step"]), figures)
 
     def probe(self, row: Mapping[str, Any]) -> None:

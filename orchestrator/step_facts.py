@@ -1,15 +1,17 @@
-"""What a step amounts to: the row of metrics.jsonl and the row of decisions.jsonl, from the records themselves."""
+"""What a step amounts to: the row of metrics.jsonl, from the records themselves."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from actors.sharding import StepFacts
+from orchestrator.accounting import by_origin, funnel, staleness
 from orchestrator.assemble import Assembled
 from orchestrator.config import Stage
+from orchestrator.decided import in_short
 from orchestrator.records import Collected
 from policies.config import Strand
 from policies.example import Example
@@ -51,17 +53,32 @@ def metrics_row(
         **_learning(facts),
         **_rewards(rollouts),
         **_provenance(assembled.examples, counters.version),
+        **_accounts(strands, collected, assembled, facts, counters.version),
+        "decided": in_short(collected.plan),
         "tokens_generated": collected.tokens_generated,
         "response_length_mean": mean([float(len(one.tokens)) for one in rollouts]),
         "truncated_share": mean([float(one.finish_reason is FinishReason.LENGTH) for one in rollouts]),
         "groups": len(collected.groups),
-        "dropped": len(assembled.dropped),
+        "dropped": sum(len(one.lost) for one in assembled.dropped),
         "replayed": sum(one.trajectory.producer is Producer.REPLAY for one in assembled.examples),
         "missing_demonstrations": collected.missing_demonstrations,
         "seconds_generate": collected.seconds_generate,
         "seconds_score": collected.seconds_score,
     }
     return row
+
+
+def _accounts(
+    strands: Sequence[Strand], collected: Collected, assembled: Assembled, facts: StepFacts | None, version: int
+) -> dict[str, Any]:
+    """Who wrote what trains and what it does to the gradient, and what became of every response."""
+    trained = assembled.examples if facts is not None else ()
+    return {
+        "by_origin": by_origin(trained, facts.by_origin if facts is not None else {}),
+        "staleness": staleness(trained, version),
+        "interference": dict(facts.interference) if facts is not None else {},
+        "funnel": funnel(strands, collected, assembled, trains=facts is not None),
+    }
 
 
 def own_rollouts(seen: Sequence[Trajectory]) -> list[Trajectory]:
@@ -145,34 +162,4 @@ def _provenance(examples: Sequence[Example], version: int) -> dict[str, Any]:
         "share_other": share(Origin.HINT, Origin.ENVIRONMENT),
         "on_policy_share": float((versions == version).sum() / total),
         "staleness_mean": float((version - own).mean()) if len(own) else NAN,
-    }
-
-
-def _source(strand: Strand) -> str:
-    count = strand.source.per_prompt
-    told = f"{count} a prompt" if count else f"{strand.source.per_step} a step"
-    return f"{strand.name}: {strand.source.producer} {told}"
-
-
-def decision_row(
-    stage: Stage, strands: Sequence[Strand], collected: Collected, row: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What was decided for a step, why, and the facts it stood on."""
-    plan = collected.plan
-    sources = ", ".join(_source(strand) for strand in strands if strand.name not in plan.rest)
-    return {
-        "step": row["step"],
-        "stage": stage.name,
-        "plan": {
-            "recipe": stage.recipe.kind,
-            "sources": sources,
-            "coefficients": {strand.name: plan.coefficients.get(strand.name, 1.0) for strand in strands},
-            "rest": sorted(plan.rest),
-        },
-        "reason": "; ".join(plan.reasons) or f"recipe {stage.recipe.kind} holds its strands fixed: {sources}",
-        "routed": list(collected.routed),
-        "facts": {
-            key: row[key]
-            for key in ("reward_mean", "accuracy", "share_learner", "share_demonstration", "on_policy_share")
-        },
     }

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import NormalDist
@@ -45,6 +46,7 @@ def summarise(directory: Path) -> dict[str, Any]:
             "seconds": time_split(history.steps),
             "tokens_trained": int(_total(history.steps, "tokens_trained")),
             "tokens_generated": int(_total(history.steps, "tokens_generated")),
+            "responses": responses(history.steps),
             "report": history.run.report,
         }
     )
@@ -63,6 +65,7 @@ def print_summary(directory: Path, console: Console | None = None) -> dict[str, 
     told = ", ".join(f"{part} {_percent(split[part], split['total'])}" for part in (*PARTS, "other"))
     console.print(f"{clock(split['total'])} in steps: {told}")
     console.print(f"{summary['tokens_generated']:,} tokens generated, {summary['tokens_trained']:,} trained")
+    console.print(_of_responses(summary["responses"]))
     console.print(f"{summary['status']}; report: {summary['report']}", soft_wrap=True, markup=False)
     return summary
 
@@ -83,6 +86,33 @@ def token_shares(steps: Iterable[Row]) -> dict[str, float]:
         label(key): sum(number(row, key, 0.0) * row["tokens_trained"] for row in rows) / total if total else math.nan
         for key in SHARES
     }
+
+
+WAY = ("written", "given", "admitted", "trained", "masked", "aside", "unaccounted")
+
+
+def responses(steps: Iterable[Row]) -> dict[str, Any]:
+    """What became of all responses of these steps: the sum of their funnels (`accounting.funnel`)."""
+    known = [row["funnel"] for row in steps if isinstance(row.get("funnel"), Mapping)]
+    return _added(known)
+
+
+def responses_by_strand(steps: Iterable[Row]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(stage, strand) -> what became of the responses that the strand asked for."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in steps:
+        for strand, own in ((row.get("funnel") or {}).get("by_strand") or {}).items():
+            found.setdefault((str(row["stage"]), str(strand)), []).append(own)
+    return {place: _added(rows) for place, rows in found.items()}
+
+
+def _added(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    counts, scored, dropped = Counter[str](), Counter[str](), Counter[str]()
+    for row in rows:
+        counts.update({key: int(row.get(key) or 0) for key in WAY})
+        scored.update(row.get("scored") or {})
+        dropped.update(row.get("dropped") or {})
+    return {**{key: counts[key] for key in WAY}, "scored": dict(scored), "dropped": dict(dropped)}
 
 
 def _stage(history: History, span: StageSpan) -> dict[str, Any]:
@@ -135,6 +165,16 @@ def _table(summary: Mapping[str, Any]) -> Table:
             _shares(stage["shares"]),
         )
     return table
+
+
+def _of_responses(way: Mapping[str, Any]) -> str:
+    """`120 responses written and 40 given: 100 trained, 20 aside, 40 dropped (30 control, 10 select)`."""
+    causes = ", ".join(f"{count:,} {cause.replace('_', ' ')}" for cause, count in way["dropped"].items())
+    dropped = f"{sum(way['dropped'].values()):,} dropped" + (f" ({causes})" if causes else "")
+    aside = f"{way['aside']:,} aside, " if way["aside"] else ""
+    return (
+        f"{way['written']:,} responses written and {way['given']:,} given: {way['trained']:,} trained, {aside}{dropped}"
+    )
 
 
 def _told(accuracy: Mapping[str, Any] | None) -> str:

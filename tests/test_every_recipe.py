@@ -5,8 +5,10 @@ All in one process (`actors.in_process`); tests/test_run.py and the slow tests d
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
 
 
-def rows(out: Path, name: str) -> list[dict[str, object]]:
+def rows(out: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "ledger" / f"{name}.jsonl").read_text().splitlines()]
 
 
@@ -54,6 +56,7 @@ def test_it_trains(name: str, data: Path, tmp_path: Path) -> None:
     assert not any(one["skipped"] for one in steps)
     assert moved(out)
     check_provenance(out)
+    check_accounts(out, steps)
 
 
 def check_provenance(out: Path) -> None:
@@ -69,3 +72,25 @@ def check_provenance(out: Path) -> None:
             assert np.isnan(one.behavior_logps[~own & (one.origin != Origin.TEACHER)]).all()
             consumed += 1
     assert consumed
+
+
+def check_accounts(out: Path, steps: list[dict[str, Any]]) -> None:
+    """What was written and given is what trained, was dropped or stood aside, and files tell the same of each."""
+    lost: Counter[tuple[int, str]] = Counter()
+    for one in rows(out, "events"):
+        if one["kind"] == "dropped" and one["step"]:
+            lost[one["step"], one["cause"]] += one["responses"]
+    for row in steps:
+        step, whole = row["step"], row["funnel"]
+        parts = whole["by_strand"].values()
+        for one in (whole, *parts):
+            went = one["trained"] + one["aside"] + sum(one["dropped"].values())
+            assert one["written"] + one["given"] == went == sum(one["scored"].values()), (step, whole)
+            assert one["unaccounted"] == 0
+        assert all(whole[key] == sum(one[key] for one in parts) for key in ("written", "given", "trained", "aside"))
+        assert whole["dropped"] == {cause: count for (at, cause), count in lost.items() if at == step and count}
+        file = out / "ledger" / "trajectories" / f"step={step:06d}.parquet"
+        consumed = [one.id for one in from_table(pq.read_table(file))]
+        assert len(set(consumed)) == len(consumed)
+        responses = [one for one in consumed if not one.endswith("~mismatched")]
+        assert len(responses) == (whole["trained"] if row["tokens_trained"] else len(responses))

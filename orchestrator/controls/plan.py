@@ -48,6 +48,10 @@ class StepPlan(NamedTuple):
     """In force in this step: its strand trains alone."""
     places: tuple[Place, ...] | None = None
     """The step's prompts, as controls chose them; None: the stage's usual draw, each for all strands."""
+    words: tuple[tuple[str, str], ...] = ()
+    """Each control's kind and its own reason, in their order; the reason is empty where it has no say."""
+    facts: Mapping[str, float] = {}
+    """The last finished step's, which the controls saw."""
 
 
 def plan_step(
@@ -85,6 +89,8 @@ def plan_step(
         {strand: prompts for decision in ordered for strand, prompts in decision.only_prompts.items()},
         freeze,
         places,
+        tuple((control.kind, decision.reason) for control, decision in zip(controls, ordered, strict=True)),
+        facts,
     )
 
 

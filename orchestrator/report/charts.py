@@ -3,21 +3,17 @@
 Stages are bands behind every curve; origins have the colours of `report.origins`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.history import History
 from orchestrator.json_lines import Row
 from orchestrator.progress import number
 from orchestrator.report.origins import COLOURS, SHARES, label
+from orchestrator.report.traces import SERIES, Figure, bar, framed, line
 from orchestrator.summary import PARTS, wilson
 from policies.trajectory import Origin
 
-Figure = dict[str, Any]
-
-BANDS = ("rgba(127,140,160,0.10)", "rgba(127,140,160,0.00)")
-SERIES = ("#56b4e9", "#d55e00", "#a58bd4", "#b8a200", "#5f9ea0", "#c06c84")
-"""Colours of what is no origin: none of them stands for a writer of tokens."""
 PROBE = "#d55e00"
 PART_COLOURS = {
     "generate": "#56b4e9",
@@ -51,11 +47,11 @@ def figures(history: History) -> dict[str, Figure]:
 def outcome(history: History) -> Figure:
     """Reward and accuracy of the rollouts, and probes with their 95 % intervals."""
     data = [
-        _line(history.steps, "reward_mean", "reward of rollouts", SERIES[0], width=1.2),
-        _line(history.steps, "accuracy", "accuracy of rollouts", COLOURS[Origin.LEARNER], width=1.2),
+        line(history.steps, "reward_mean", "reward of rollouts", SERIES[0], width=1.2),
+        line(history.steps, "accuracy", "accuracy of rollouts", COLOURS[Origin.LEARNER], width=1.2),
         *_probes(history.probes),
     ]
-    figure = _figure(history, data, "share")
+    figure = framed(history, data, "share")
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
 
@@ -66,8 +62,8 @@ def provenance(history: History) -> Figure:
     data = []
     for key, origin in SHARES.items():
         if any(number(row, key, 0.0) > 0 for row in history.steps):
-            data.append(_bar(steps, [number(row, key, 0.0) for row in history.steps], label(key), COLOURS[origin]))
-    figure = _figure(history, data, "share of trained tokens")
+            data.append(bar(steps, [number(row, key, 0.0) for row in history.steps], label(key), COLOURS[origin]))
+    figure = framed(history, data, "share of trained tokens")
     figure["layout"] |= {"barmode": "stack", "bargap": 0}
     figure["layout"]["yaxis"] |= {"range": [0, 1], "tickformat": ".0%"}
     return figure
@@ -80,8 +76,8 @@ def by_strand(history: History, fact: str, title: str) -> Figure:
     for index, strand in enumerate(strands):
         rows = [{"step": row["step"], fact: _strand_fact(row, strand, fact)} for row in history.steps]
         if any(row[fact] is not None for row in rows):
-            data.append(_line(rows, fact, strand, SERIES[index % len(SERIES)]))
-    figure = _figure(history, data, title)
+            data.append(line(rows, fact, strand, SERIES[index % len(SERIES)]))
+    figure = framed(history, data, title)
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
 
@@ -91,8 +87,8 @@ def time(history: History) -> Figure:
     parts = {part: [number(row, f"seconds_{part}", 0.0) for row in history.steps] for part in PARTS}
     parts["other"] = [max(0.0, number(row, "seconds", 0.0) - _parts(row)) for row in history.steps]
     steps = [row["step"] for row in history.steps]
-    data = [_bar(steps, seconds, part, PART_COLOURS[part]) for part, seconds in parts.items()] if steps else []
-    figure = _figure(history, data, "seconds a step")
+    data = [bar(steps, seconds, part, PART_COLOURS[part]) for part, seconds in parts.items()] if steps else []
+    figure = framed(history, data, "seconds a step")
     figure["layout"] |= {"barmode": "stack", "bargap": 0.1}
     return figure
 
@@ -101,7 +97,7 @@ def _curves(history: History, keys: Mapping[str, str], title: str, *, log: bool 
     """Curves of these keys of the metrics rows; those that no row knows are left out."""
     known = {key: name for key, name in keys.items() if any(row.get(key) is not None for row in history.steps)}
     colours = dict(zip(known, SERIES, strict=False))
-    figure = _figure(history, [_line(history.steps, key, known[key], colours[key]) for key in known], title)
+    figure = framed(history, [line(history.steps, key, known[key], colours[key]) for key in known], title)
     if log:
         figure["layout"]["yaxis"]["type"] = "log"
     if zero:
@@ -113,24 +109,6 @@ def _strand_fact(row: Row, strand: str, fact: str) -> float | None:
     facts = (row.get("by_strand") or {}).get(strand) or {}
     value = facts.get(fact)
     return None if value is None else float(value)
-
-
-def _line(rows: Iterable[Mapping[str, Any]], key: str, name: str, colour: str, width: float = 1.8) -> dict[str, Any]:
-    rows = list(rows)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": name,
-        "x": [row["step"] for row in rows],
-        "y": [row.get(key) for row in rows],
-        "line": {"color": colour, "width": width},
-        "connectgaps": False,
-    }
-
-
-def _bar(x: Sequence[int], y: Sequence[float], name: str, colour: str) -> dict[str, Any]:
-    marker = {"color": colour, "line": {"width": 0}}
-    return {"type": "bar", "name": name, "x": list(x), "y": list(y), "marker": marker}
 
 
 def _probes(probes: Sequence[Row]) -> list[dict[str, Any]]:
@@ -162,39 +140,6 @@ def _probes(probes: Sequence[Row]) -> list[dict[str, Any]]:
             "marker": {"color": PROBE, "size": 9},
         }
     ]
-
-
-def _figure(history: History, data: list[dict[str, Any]], title: str) -> Figure:
-    """The layout that every figure shares: stage bands, a legend above; the page gives the colours of text and grid."""
-    data = [trace for trace in data if any(value is not None for value in trace["y"])]
-    return {
-        "data": data,
-        "layout": {
-            "margin": {"l": 56, "r": 16, "t": 34, "b": 40},
-            "height": 300,
-            "xaxis": {"title": {"text": "step"}, "zeroline": False},
-            "yaxis": {"title": {"text": title}, "zeroline": False},
-            "legend": {"orientation": "h", "traceorder": "normal", "y": 1.0, "yanchor": "bottom", "x": 0},
-            "hovermode": "x unified",
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#9aa4b0", "activecolor": "#667180"},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "shapes": [_band(history, index) for index in range(len(history.stages))],
-            "annotations": [_name(span.name, span.first, span.last) for span in history.stages],
-        },
-    }
-
-
-def _band(history: History, index: int) -> dict[str, Any]:
-    span = history.stages[index]
-    edges = {"x0": span.first - 0.5, "x1": span.last + 0.5, "y0": 0, "y1": 1}
-    colour = {"fillcolor": BANDS[index % 2], "line": {"width": 0}}
-    return {"type": "rect", "xref": "x", "yref": "paper", "layer": "below", **edges, **colour}
-
-
-def _name(name: str, first: int, last: int) -> dict[str, Any]:
-    place = {"x": (first + last) / 2, "y": 0.0, "xref": "x", "yref": "paper", "yanchor": "bottom"}
-    return {"text": name, "showarrow": False, "font": {"size": 11}, "opacity": 0.6, **place}
 
 
 def _parts(row: Row) -> float:
