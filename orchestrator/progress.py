@@ -34,7 +34,8 @@ class Progress:
         self.stages = [(stage.name, stage.steps) for stage in pipeline.stages]
         self._console = console or Console(highlight=False)
         self._line_seconds = line_seconds
-        self._last_line = -math.inf
+        self._last_line = self._last_decision = -math.inf
+        self._decided: tuple[object, str] = (None, "")
         self._row: Row = {}
         self._probe: Row = {}
         self._phase = "starting"
@@ -69,6 +70,16 @@ class Progress:
         if edge or now - self._last_line >= self._line_seconds:
             self._last_line = now
             self._plain(step_line(row, self.total, self.seconds_left()))
+        self._decision(row, now, told=edge)
+
+    def _decision(self, row: Row, now: float, *, told: bool) -> None:
+        """What was decided, when it is not what was told last; no closer together than lines are, but at edges."""
+        decided = (row.get("stage"), str(row.get("decided") or ""))
+        if decided != self._decided and (told or now - self._last_decision >= self._line_seconds):
+            if decided[1] or self._decided[1]:
+                self._plain(decision_line(row))
+                self._last_decision = now
+            self._decided = decided
 
     def probe(self, row: Row) -> None:
         """A probe is done."""
@@ -120,6 +131,7 @@ class Progress:
         lines: list[RenderableType] = [head, stage_line(self.stages, row), bar]
         if row:
             lines += [figures(LEARNING, {**row, "probe": self._probe.get("greedy_accuracy")}), speeds(row), shares(row)]
+            lines += [Text(f"decided {one_line(str(row['decided']))}", "dim")] if row.get("decided") else []
         return Group(*lines)
 
 
@@ -175,6 +187,12 @@ def step_line(row: Row, total: int, seconds_left: float) -> str:
         "left": clock(seconds_left),
     }
     return " ".join(f"{key}={value}" for key, value in facts.items() if value != UNKNOWN)
+
+
+def decision_line(row: Row) -> str:
+    """What was decided for a step, in a few words; `as the recipe says` where no control departs from it."""
+    decided = one_line(str(row.get("decided") or "as the recipe says"))
+    return f"decided step={row.get('step')} stage={row.get('stage')} {decided}"
 
 
 def probe_line(row: Row) -> str:

@@ -15,7 +15,7 @@ UNSHOWN = {"step", "stage_step", "stage_steps", "kind", "stage"}
 
 
 class Scalars:
-    """Writes a row's figures under tags such as `step/loss`, `strand/imitate/loss`, `origin/learner/tokens`, `probe/greedy_accuracy`.
+    """Writes a row's figures under tags such as `step/loss`, `strand/imitate/gradient_mass`, `probe/greedy_accuracy`.
 
     Unknown figures (null, NaN) leave a gap. After a resume, TensorBoard forgets what the run forgot.
     """

@@ -33,7 +33,7 @@ class Pool(NamedTuple):
     """What there is to choose from."""
 
     drawn: Sequence[str]
-    """Ids of `candidates` x `prompts` prompts in the order that they are drawn in; fewer where there are not so many."""
+    """Ids of `candidates` x `prompts` prompts in the order that they are drawn in; fewer where there are fewer."""
     prompts: int
     """Of a step."""
     around: Around

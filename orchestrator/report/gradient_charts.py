@@ -125,7 +125,7 @@ def funnel(history: History) -> Figure:
 
 def _segments(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
     trained, admitted, scored, came = STATIONS
-    dropped = dict(whole["dropped"])
+    dropped: Mapping[str, int] = whole["dropped"]
     data = [
         _segment({came: whole["written"]}, "written in the step", "#56b4e9"),
         _segment({came: whole["given"]}, "given", "#7f8ca0"),

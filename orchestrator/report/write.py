@@ -14,11 +14,14 @@ from plotly.offline import get_plotlyjs
 
 from orchestrator.history import History, read_history
 from orchestrator.progress import UNKNOWN, clock, shown
-from orchestrator.report.charts import Figure, figures
+from orchestrator.report.charts import figures
+from orchestrator.report.decision_charts import decision_figures
+from orchestrator.report.gradient_charts import gradient_figures
 from orchestrator.report.origins import COLOURS
 from orchestrator.report.samples import Sample, load, ordered, steps_of, told_of
+from orchestrator.report.traces import Figure
 from orchestrator.report.visible import visible
-from orchestrator.summary import PARTS, summarise
+from orchestrator.summary import PARTS, responses_by_strand, summarise
 from policies.trajectory import Origin
 
 MOST_ROWS = 500
@@ -49,6 +52,9 @@ def context(history: History) -> dict[str, Any]:
         "config": yaml.safe_dump(dict(history.config), sort_keys=False, allow_unicode=True),
         "summary": summarise(history.run.root),
         "figures": figures(history),
+        "decision_figures": decision_figures(history),
+        "gradient_figures": gradient_figures(history),
+        "ways": [(stage, strand, way) for (stage, strand), way in responses_by_strand(history.steps).items()],
         "parts": (*PARTS, "other"),
         "decisions": history.decisions[-MOST_ROWS:],
         "decisions_total": len(history.decisions),
@@ -144,6 +150,9 @@ def _brief(value: Any) -> str:
         case float():
             return shown(value)
         case dict():
-            return ", ".join(f"{key} {_brief(inner)}" for key, inner in value.items())
+            told = {key: inner for key, inner in value.items() if inner not in ({}, [], "")}
+            return ", ".join(f"{visible(str(key))} {_brief(inner)}" for key, inner in told.items())
+        case list():
+            return ", ".join(_brief(inner) for inner in value)
         case _:
             return visible(str(value))
