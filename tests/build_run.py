@@ -128,7 +128,45 @@ def metrics_row(step: int, stage: str, stage_step: int, stage_steps: int) -> dic
         "response_length_mean": 5.0 if rollout else math.nan,
         "truncated_share": 0.02 if rollout else math.nan,
         "by_strand": by_strand,
+        **accounts(step, stage, demonstrated),
     }
+
+
+def accounts(step: int, stage: str, demonstrated: float) -> dict[str, object]:
+    """Who wrote what trains, and what became of the responses: where there are two strands a gate drops one."""
+    shares = {"learner": 1 - demonstrated, "demonstration": demonstrated}
+    strands = {
+        name: way(8, 0, {"select": 1}) if name == "on-policy" else way(0, 4, {"control": int(stage == "braid")})
+        for name in STRANDS[stage]
+    }
+    parts = list(strands.values())
+    whole = {
+        key: sum(one[key] for one in parts)  # type: ignore[misc]
+        for key in ("written", "given", "admitted", "trained", "masked", "aside", "unaccounted")
+    }
+    tables = {
+        key: {name: count for one in parts for name, count in one[key].items()}  # type: ignore[attr-defined]
+        for key in ("scored", "dropped")
+    }
+    return {
+        "by_origin": {
+            name: {"tokens": 2000 * share, "loss": share, "gradient_mass": share * share, "groups": 4, "ess": 0.9}
+            for name, share in shares.items()
+            if share
+        },
+        "staleness": {"0": 3, "2": 1} if stage != "warm-start" else {},
+        "interference": {"on-policy|imitate": -0.5 + 0.1 * step} if stage == "braid" and step % 2 else {},
+        "funnel": {**whole, **tables, "by_strand": strands},
+        "decided": f"imitate {demonstrated:.3g}" if stage == "braid" else "",
+    }
+
+
+def way(written: int, given: int, dropped: dict[str, int]) -> dict[str, object]:
+    """One strand's funnel, in which everybody else trains."""
+    lost, came = sum(dropped.values()), written + given
+    counts = {"written": written, "given": given, "admitted": came - dropped.get("control", 0), "trained": came - lost}
+    scored = {"ok": written} if written else {"none": given}
+    return {**counts, "masked": 0, "aside": 0, "unaccounted": 0, "scored": scored, "dropped": dropped}
 
 
 def probe(run: RunDirectory, ledger: RunLedger, step: int, stage: str, correct: int, n: int = 32) -> None:
@@ -155,9 +193,16 @@ def probe(run: RunDirectory, ledger: RunLedger, step: int, stage: str, correct: 
 
 def decide(ledger: RunLedger, step: int, stage: str, share: float) -> None:
     """The step's decision, as the controls give it."""
-    plan = {"on-policy": 1 - share, "imitate": share}
+    fires = stage == "braid" and step == 8
+    plan = {
+        "coefficients": {"on-policy": 1 - share, "imitate": share},
+        "places": {"imitate": 2, "on-policy": 6} if stage == "braid" else {},
+        "own_prompts": {"imitate": 2} if fires else {},
+    }
+    verdicts = {"kept": 5, "dropped": 1, "without imitate": 3} if stage == "braid" else {"kept": 6}
     reason = f"share of demonstrations {share:.2f}: linear from 0.4 to 0.1"
-    ledger.decision({"step": step, "stage": stage, "plan": plan, "reason": reason, "facts": {"accuracy": 0.4}})
+    told = {"plan": plan, "reason": reason, "verdicts": verdicts, "routed": ["g1: <b>dropped</b>"]}
+    ledger.decision({"step": step, "stage": stage, **told, "facts": {"accuracy": 0.4}, "outcome": {"accuracy": 0.5}})
 
 
 def build_run(

@@ -55,6 +55,31 @@ def test_lines_without_a_terminal_hold_no_control_codes_and_parse():
     assert lines[-1].endswith("second line")
 
 
+def test_a_decision_is_told_when_it_is_another_one():
+    told = [line for line in run(terminal=False).splitlines() if line.startswith("decided")]
+    changes = [f"decided step={step} stage=braid imitate {0.4 - 0.05 * (step - 4):.3g}" for step in range(5, 11)]
+    assert told == [*changes, "decided step=11 stage=sharpen as the recipe says"]
+    thinned = [line.split()[1] for line in run(terminal=False, line_seconds=3600.0).splitlines() if "decided" in line]
+    assert thinned == ["step=5", "step=10", "step=11"], "no more lines than steps have"
+
+
+def test_the_panel_says_what_was_decided():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, highlight=False)
+    with Progress(PIPELINE, console) as progress:
+        progress.step(next(rows()) | {"decided": "imitate step: 8 waited"})
+    assert "decided imitate step: 8 waited" in console.file.getvalue()
+
+
+def test_a_decision_that_holds_is_told_once():
+    console = Console(file=io.StringIO(), force_terminal=False, width=120, highlight=False)
+    with Progress(PIPELINE, console, 0.0) as progress:
+        for row in rows():
+            progress.step(row | {"decided": HOSTILE})
+    told = [line for line in console.file.getvalue().splitlines() if line.startswith("decided")]
+    assert [line.split()[1] for line in told] == ["step=1", "step=5", "step=11"], "once a stage"
+    assert not CONTROL.search("".join(told))
+
+
 def test_lines_are_thinned_but_never_the_edges_of_a_stage():
     steps = [line.split()[0] for line in run(terminal=False, line_seconds=3600.0).splitlines() if "stage_step" in line]
     assert steps == [f"step={i}/16" for i in (1, 4, 5, 10, 11, 16)]
@@ -62,7 +87,14 @@ def test_lines_are_thinned_but_never_the_edges_of_a_stage():
 
 def test_a_terminal_shows_stages_figures_and_provenance():
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", run(terminal=True))
-    for piece in ("✓ warm-start", "▶ sharpen 6/6", "step 16/16", "probe 0.25", "rollout tok/s 1800", "learner 100%"):
+    for piece in (
+        "✓ warm-start",
+        "▶ sharpen 6/6",
+        "step 16/16",
+        "probe 0.25",
+        "rollout tok/s 1800",
+        "learner 100%",
+    ):
         assert piece in text
     assert "\\x1b[31m" in text
 
@@ -114,6 +146,10 @@ def test_tensorboard_reads_every_figure_back(tmp_path):
     assert [step for step, _ in read["step/gradient_norm"]] == [i for i in range(1, 17) if i != 9]
     assert [step for step, _ in read["strand/imitate/gradient_mass"]] == list(range(1, 11))
     assert read["probe/greedy_accuracy"] == [(4, 0.25)]
+    assert read["origin/demonstration/tokens"][4] == (5, pytest.approx(0.35 * 2000))
+    assert [step for step, _ in read["origin/learner/gradient_mass"]] == list(range(5, 17))
+    assert read["interference/on-policy|imitate"] == [(step, pytest.approx(0.1 * step - 0.5)) for step in (5, 7, 9)]
+    assert read["funnel/written"][0] == (1, 0.0) and read["dropped/control"][0] == (1, 0.0)
     assert "probe/sampled_accuracy" not in read
     assert not [tag for tag in read if "stage" in tag]
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import plotly.graph_objects as go
@@ -9,9 +10,11 @@ import pytest
 from build_run import CONFIG, ENVIRONMENT, HOSTILE, STAGES, build_run
 from plotly.offline import get_plotlyjs
 
-from orchestrator.history import read_history
+from orchestrator.history import History, read_history
 from orchestrator.ledger import RunLedger
 from orchestrator.report.charts import figures
+from orchestrator.report.decision_charts import decision_figures
+from orchestrator.report.gradient_charts import gradient_figures
 from orchestrator.report.origins import COLOURS
 from orchestrator.report.write import write
 from orchestrator.run_directory import RunDirectory
@@ -68,7 +71,7 @@ def test_the_page_stands_alone(page):
 
 def test_every_figure_is_one_that_plotly_takes(page):
     embedded = [json.loads(script) for script in page.scripts if script.startswith("{")]
-    assert len(embedded) == 8
+    assert len(embedded) == 8 + 4 + 7
     for figure in embedded:
         go.Figure(figure, skip_invalid=False)
 
@@ -90,9 +93,61 @@ def test_provenance_and_probes_are_those_of_the_ledger(run):
     assert [(band["x0"], band["x1"]) for band in bands] == [(0.5, 4.5), (4.5, 10.5), (10.5, 16.5)]
 
 
+def test_decisions_are_drawn_as_the_ledger_has_them(run):
+    made = decision_figures(read_history(run.root))
+    assert list(made) == ["strand shares", "places", "coefficients", "verdicts"]
+    shares = {trace["name"]: trace for trace in made["strand shares"]["data"]}
+    assert shares["imitate"]["y"] == [1.0] * 4 + [0.5] * 6 + [0.0] * 6
+    assert shares["why"]["text"][4] == "share of demonstrations 0.35: linear from 0.4 to 0.1"
+    curves = {trace["name"]: trace for trace in made["coefficients"]["data"]}
+    assert curves["imitate"]["y"][4:6] == pytest.approx([0.35, 0.3])
+    fired = curves["imitate's buffer fires"]
+    assert (fired["x"], fired["text"]) == ([8], ["2 prompts that waited"])
+    groups = {trace["name"]: trace["y"] for trace in made["verdicts"]["data"]}
+    assert groups["dropped"] == [0.0] * 4 + [1.0] * 6 + [0.0] * 6
+    assert groups["without imitate"][4:10] == [3.0] * 6
+    prompts = {trace["name"]: trace["y"] for trace in made["places"]["data"]}
+    assert prompts["imitate"][3:5] == [0.0, 2.0] and prompts["on-policy"][4] == 6.0
+
+
+def test_the_gradients_sources_are_those_of_the_ledger(run):
+    history = read_history(run.root)
+    made = gradient_figures(history)
+    mass = {trace["name"]: trace["y"] for trace in made["origin mass"]["data"]}
+    assert mass["demonstration"][4] == pytest.approx(0.35**2 / (0.35**2 + 0.65**2))
+    assert {trace["name"]: trace["x"] for trace in made["interference"]["data"]} == {"on-policy and imitate": [5, 7, 9]}
+    behind = {trace["name"]: (trace["x"], trace["y"]) for trace in made["staleness"]["data"]}
+    assert behind == {"braid": ([0, 2], [0.75, 0.25]), "sharpen": ([0, 2], [0.75, 0.25])}
+
+
+def test_the_funnels_bars_are_equally_long_and_tell_the_causes(run):
+    made = gradient_figures(read_history(run.root))["funnel"]["data"]
+    lengths: Counter = Counter()
+    for trace in made:
+        lengths.update(dict(zip(trace["y"], trace["x"], strict=True)))
+    came = 12 * 8 + 10 * 4
+    assert lengths == dict.fromkeys(("written and given", "scored", "admitted", "trained"), came)
+    causes = {trace["name"]: trace["x"][0] for trace in made if trace["name"].startswith("dropped")}
+    assert causes == {"dropped: control": 6, "dropped: select": 12}
+
+
+def test_others_text_in_a_hover_is_no_markup():
+    rows = [{"step": 1, "stage": "a", "reason": f"<a href='x'>{HOSTILE}", "plan": {"places": {"<b>": 1}}}]
+    (why,) = [one for one in decision_figures(history_of(rows))["places"]["data"] if one["name"] == "why"]
+    assert "<a" not in why["text"][0] and "&lt;a href" in why["text"][0] and "<script" not in why["text"][0]
+
+
+def history_of(decisions) -> History:
+    return History(None, {}, {}, (), (), tuple(decisions), (), ())
+
+
 def test_decisions_events_config_and_environment_are_in_the_page(page):
     for piece in (
         "share of demonstrations 0.35: linear from 0.4 to 0.1",
+        "coefficients on-policy 0.65, imitate 0.35, places imitate 2, on-policy 6",
+        "kept 5, dropped 1, without imitate 3",
+        "g1: <b>dropped</b>",
+        "ok 48",
         "nonfinite_step",
         "16 decisions",
         "preset: arithmetic",
@@ -140,7 +195,8 @@ def test_a_run_of_any_state_has_a_report(tmp_path, stages, more):
     run = build_run(tmp_path / "run", stages, **more)
     page = page_of(run)
     assert ("running" if "until" in more else "finished") in page.text
-    for figure in figures(read_history(run.root)).values():
+    history = read_history(run.root)
+    for figure in (figures(history) | decision_figures(history) | gradient_figures(history)).values():
         go.Figure(figure, skip_invalid=False)
 
 

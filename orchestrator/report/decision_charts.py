@@ -79,7 +79,7 @@ def coefficients(history: History, rows: Sequence[Row]) -> Figure:
         if moved
     ]
     for curve in curves:
-        curve["line"]["shape"] = "hv"
+        curve["line"]["shape"] = "hvh"
     data = [*curves, *(_fired(rows, names) if curves else []), *(_why(rows, 1.0) if curves else [])]
     figure = framed(history, data, "coefficient")
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
@@ -108,7 +108,7 @@ def verdicts(history: History, rows: Sequence[Row]) -> Figure:
 
 
 def _points(found: Mapping[int, Mapping[str, float]], name: str, colour: str) -> dict[str, Any]:
-    trace = line([{"step": step, name: one.get(name)} for step, one in found.items()], name, name, colour, width=1.0)
+    trace = line([{"step": step, name: one.get(name, 0.0)} for step, one in found.items()], name, name, colour, 1.0)
     return trace | {"mode": "lines+markers", "marker": {"color": colour, "size": 5}}
 
 

@@ -67,8 +67,11 @@ def curves(history: History, fact: str, title: str) -> Figure:
     data = []
     for origin in Origin:
         rows = [{"step": row["step"], fact: _fact(row, origin, fact)} for row in history.steps]
-        data.append(line(rows, fact, origin.name.lower(), COLOURS[origin]))
-    return framed(history, data, title)
+        trace = line(rows, fact, origin.name.lower(), COLOURS[origin])
+        data.append(trace | {"mode": "lines+markers", "marker": {"color": COLOURS[origin], "size": 4}})
+    figure = framed(history, data, title)
+    figure["layout"]["yaxis"]["rangemode"] = "tozero"
+    return figure
 
 
 def staleness(history: History) -> Figure:
@@ -116,9 +119,8 @@ def funnel(history: History) -> Figure:
         return framed(history, [], "")
     figure = _without_steps(framed(history, _segments(whole), ""), "responses")
     figure["layout"] |= {"barmode": "stack", "hovermode": "closest", "bargap": 0.35}
-    figure["layout"]["margin"] = {"l": 120, "r": 16, "t": 34, "b": 40}
-    figure["layout"]["legend"] |= {"y": -0.25, "yanchor": "top"}
-    figure["layout"]["margin"]["b"] = 96
+    figure["layout"]["margin"] = {"l": 120, "r": 16, "t": 34, "b": 110}
+    figure["layout"]["legend"] |= {"y": -0.3, "yanchor": "top"}
     figure["layout"]["yaxis"] |= {"categoryorder": "array", "categoryarray": list(STATIONS)}
     return figure
 
@@ -130,7 +132,7 @@ def _segments(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
         _segment({came: whole["written"]}, "written in the step", "#56b4e9"),
         _segment({came: whole["given"]}, "given", "#7f8ca0"),
         *(_segment({scored: n}, _verdict(status), SCORED.get(status, "#8a6d3b")) for status, n in _sorted(whole)),
-        _segment({admitted: whole["admitted"]}, "admitted", "#5f9ea0"),
+        _segment({admitted: whole["admitted"]}, "admitted", "#3f9d7a"),
         _segment({trained: whole["trained"] - whole["masked"]}, "trained", "#187a4b"),
         _segment({trained: whole["masked"]}, "trained, all masked", "#8cc7a5"),
         _segment({trained: whole["aside"]}, "aside", "#b0b7bf"),
