@@ -20,7 +20,7 @@ from orchestrator.writing import Draw, judged, record, request
 from policies.config import Prepare, Strand
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
-from policies.trajectory import Int32, Sampling, Trajectory, reward
+from policies.trajectory import Int32, Producer, Sampling, Trajectory, reward
 from teachers.contexts import Unavailable, context
 from teachers.draws import draw
 
@@ -95,6 +95,7 @@ class Preparing:
                 kept[prompt.id] = kept.get(prompt.id) or self._demonstrations(prompt)
         flat = [one for prompt in self.prompts for one in kept.get(prompt.id, [])]
         chosen = await self._ranked(flat)
+        self._leave(flat, chosen, f"prepare.rank is {self.prepare.rank}, and others come before it")
         if not chosen:
             raise ValueError(
                 f"stage {self.stage.name}, strand {self.strand.name}: nothing was kept of what was prepared for "
@@ -123,8 +124,22 @@ class Preparing:
             while some := list(islice(draws, CHUNK)):
                 for one in await self._judged(some):
                     found[one.prompt_id].append(one)
-            kept |= {name: self._kept(ones) for name, ones in found.items()}
+            for name, ones in found.items():
+                kept[name] = self._kept(ones)
+                self._leave(
+                    ones, kept[name], f"prepare.keep is {self.prepare.keep}, of a prompt at most {self._most()}"
+                )
         return kept
+
+    def _most(self) -> str:
+        return str(self.prepare.cap) if self.prepare.cap else "all"
+
+    def _leave(self, found: Sequence[Trajectory], kept: Sequence[Trajectory], reason: str) -> None:
+        """Tell of those that were written and not kept; a demonstration stays where it came from."""
+        names = {one.id for one in kept}
+        for one in found:
+            if one.id not in names and one.producer != Producer.DEMONSTRATION:
+                self.on_drop(Dropped(one.id, reason, "select"))
 
     def _draws(self, prompt: Prompt, template: str, attempt: int) -> list[Draw]:
         name = f"{self.stage.name}/prepared/{self.strand.name}/{prompt.id}/{attempt}"

@@ -271,7 +271,8 @@ class Attempt:
         """The stage's sources, with what the policy prepares for it and what is replayed."""
 
         def lost(one: Dropped) -> None:
-            self.ledger.event("dropped", step=self.state.step, id=one.id, cause=one.cause, reason=one.reason)
+            facts = {"cause": one.cause, "responses": len(one.lost), "reason": one.reason}
+            self.ledger.event("dropped", step=self.state.step, id=one.id, **facts)
 
         self._sources = await furnish(
             self.parts.collector(self.inputs, self.pipeline, stage, lambda: self.state.version),

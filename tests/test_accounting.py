@@ -208,13 +208,14 @@ MIXED = [
     example("two", [D, D], [-1, -1], [1, 1], "g"),
     example("three", [L, L], [2, 2], [1, 0], "h"),
     example("four", [H, L], [-1, 5], [1, 1], ""),
+    example("five", [L], [5], [1], ""),
 ]
 
 
 def test_tokens_and_groups_are_those_that_train_by_who_wrote_them() -> None:
     found = by_origin(MIXED, {"learner": {"loss": 0.5, "tokens": 99.0, "gradient_mass": 3.0}})
     assert found == {
-        "learner": {"loss": 0.5, "gradient_mass": 3.0, "tokens": 5, "groups": 3},
+        "learner": {"loss": 0.5, "gradient_mass": 3.0, "tokens": 6, "groups": 4},
         "demonstration": {"tokens": 2, "groups": 1},
         "hint": {"tokens": 1, "groups": 1},
     }
@@ -222,7 +223,7 @@ def test_tokens_and_groups_are_those_that_train_by_who_wrote_them() -> None:
 
 
 def test_staleness_is_how_far_behind_the_sampled_tokens_are() -> None:
-    assert staleness(MIXED, version=5) == {"0": 2, "1": 2, "3": 1}
+    assert staleness(MIXED, version=5) == {"0": 3, "1": 2, "3": 1}
     assert staleness([MIXED[1]], version=5) == {} and staleness([], version=5) == {}
 
 

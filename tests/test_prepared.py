@@ -97,6 +97,9 @@ def test_an_attempt_is_made_on_the_prompts_that_earlier_ones_left(tokenizer: Tok
     assert tokenizer.decode(rationalised.behavior_context) == "1=#1"
     assert tokenizer.decode(rationalised.train_context) == "1=", "the answer is erased"
     assert rationalised.version == 4 and (rationalised.behavior_logps == -1.0).all(), "who wrote it stays known"
+    written = {one.id for one in world.sampler.asked}
+    assert {one.id for one in world.lost} == written - {one.id for one in kept}, "none is lost without a word"
+    assert {one.cause for one in world.lost} == {"select"} and "at most 1" in world.lost[0].reason
 
 
 def test_a_demonstration_stands_in_where_nothing_was_kept(tokenizer: Tokenizer, tmp_path: Path) -> None:
