@@ -2,6 +2,8 @@
 
 import hashlib
 
+import numpy as np
+
 BITS = 53
 """Of a float's significand: every draw is exact."""
 
@@ -15,3 +17,10 @@ def uniform(seed: int, *what: object) -> float:
 def binomial(trials: int, probability: float, seed: int, *what: object) -> int:
     """How many of `trials` coins of `what` fall heads."""
     return sum(uniform(seed, *what, trial) < probability for trial in range(trials))
+
+
+def shuffled(count: int, seed: int, *what: object) -> list[int]:
+    """The numbers below `count`, in an order that `what` names."""
+    digest = hashlib.shake_256("/".join(map(str, (seed, *what))).encode()).digest(8 * count)
+    order: list[int] = np.frombuffer(digest, dtype="<u8").argsort(kind="stable").tolist()
+    return order

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 
@@ -37,6 +37,8 @@ class GroupStats:
     """Parts of the demonstration that the responses started from, where a prefix was asked for."""
     reach: float = math.nan
     """Probability that the policy gives the prompt's known good response as a whole; NaN where nobody asked."""
+    counts: dict[str, "Count"] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `count` found: several controls ask for the same. A changed group starts with none."""
 
     def __post_init__(self) -> None:
         if self.level and not self.first:
@@ -62,6 +64,11 @@ class Count(NamedTuple):
         """Responses with a verdict."""
         return self.passed + self.failed
 
+    @property
+    def responses(self) -> int:
+        """With or without one."""
+        return self.passed + self.failed + self.unknown
+
     def __str__(self) -> str:
         if not self.known:
             return f"none of {self.strand}'s {self.unknown} responses has a verdict"
@@ -71,5 +78,9 @@ class Count(NamedTuple):
 
 def count(group: GroupStats, strand: str) -> Count:
     """Count the verdicts on `strand`'s responses; those without one are neither passed nor failed."""
-    verdicts = [one.passed for one in group.members if one.strand == strand]
-    return Count(strand, verdicts.count(True), verdicts.count(False), verdicts.count(None))
+    found = group.counts.get(strand)
+    if found is None:
+        verdicts = [one.passed for one in group.members if one.strand == strand]
+        passed, failed = verdicts.count(True), verdicts.count(False)
+        found = group.counts[strand] = Count(strand, passed, failed, len(verdicts) - passed - failed)
+    return found

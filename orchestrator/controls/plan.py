@@ -73,7 +73,8 @@ def plan_step(
         if not isinstance(control, Buffer)
     }
     decisions |= _buffers(controls, states, _resting(_product(decisions.values())))
-    around = Around(scope.strands, _resting(_product(decisions.values())))
+    own = {strand for decision in decisions.values() for strand in decision.only_prompts}
+    around = Around(scope.strands, _resting(_product(decisions.values())) | own)
     said, places = choose(controls, states, now, Pool(scope.draw(step), scope.prompts, around))
     decisions |= {index: Decision(word.state, {}, word.reason) for index, word in said.items()}
     ordered = [decisions[index] for index in range(len(controls))]

@@ -6,7 +6,8 @@ all see the same members. Last those that judge whether what is left holds a dif
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, assert_never
 
 from orchestrator.controls import bottleneck, curriculum
@@ -36,8 +37,8 @@ from orchestrator.controls.routing import SILENT, Routing, Routings
 EQUAL = 1e-9
 """Rewards this close are one reward: a rubric's weighted mean may differ in its last bit."""
 
-Prompted = Gate | Buffer | Prefix | Curriculum | Bottleneck
-"""Controls that send members away or remember the prompt."""
+Hear = Callable[[GroupStats], Routing]
+"""A control's word on a group; what it remembers changes in place."""
 
 
 def route_group(
@@ -57,7 +58,8 @@ def route_groups(
     """
     memories = [_opened(control, state) for control, state in zip(controls, states, strict=True)]
     turns = _turns(controls, memories, step)
-    routed = tuple(_route(turns, len(controls), group) for group in groups)
+    silent = Routings((SILENT,) * len(controls))
+    routed = tuple(_route(turns, silent, group) for group in groups)
     return tuple(_closed(control, memory) for control, memory in zip(controls, memories, strict=True)), routed
 
 
@@ -79,21 +81,22 @@ class _Turns(NamedTuple):
     """The controls that have a word on groups, with their place in the recipe, by the turn they are heard in."""
 
     ladders: list[tuple[int, Ladder]]
-    prompts: list[tuple[int, Prompted, Memory]]
-    judges: list[tuple[int, ZeroVariance, Memory]]
-    step: int
+    prompts: list[tuple[int, Hear]]
+    """They send members away or remember the prompt."""
+    judges: list[tuple[int, Hear]]
+    """They say whether what is left holds a difference."""
 
 
 def _turns(controls: Sequence[Control], memories: Sequence[Memory], step: int) -> _Turns:
-    turns = _Turns([], [], [], step)
+    turns = _Turns([], [], [])
     for index, (control, memory) in enumerate(zip(controls, memories, strict=True)):
         match control:
             case Ladder():
                 turns.ladders.append((index, control))
             case Gate() | Buffer() | Prefix() | Curriculum() | Bottleneck():
-                turns.prompts.append((index, control, memory))
+                turns.prompts.append((index, _prompted(control, memory, step)))
             case ZeroVariance():
-                turns.judges.append((index, control, memory))
+                turns.judges.append((index, partial(_zero_variance, control, memory)))
             case Constant() | Mixture() | Bernoulli() | Alternate() | Scaffold() | StartWhen() | Freeze() | Anneal():
                 pass
             case Shares():
@@ -103,36 +106,37 @@ def _turns(controls: Sequence[Control], memories: Sequence[Memory], step: int) -
     return turns
 
 
-def _route(turns: _Turns, controls: int, group: GroupStats) -> Routings:
-    words = [SILENT] * controls
+def _prompted(control: Gate | Buffer | Prefix | Curriculum | Bottleneck, memory: Memory, step: int) -> Hear:
+    match control:
+        case Gate():
+            return partial(_gate, control)
+        case Buffer():
+            return partial(_remember, control, memory)
+        case Prefix():
+            return partial(_bisect, control, memory)
+        case Curriculum():
+            return partial(curriculum.observe, control, memory, step=step)
+        case Bottleneck():
+            return partial(bottleneck.observe, control, memory, step=step)
+        case _:
+            assert_never(control)
+
+
+def _route(turns: _Turns, silent: Routings, group: GroupStats) -> Routings:
+    words = list(silent.each)
     for index, ladder in turns.ladders:
-        if any(member.strand == ladder.strand for member in group.members):
+        if count(group, ladder.strand).responses:
             words[index], group = climb(ladder, group)
             if words[index].hint_level:
                 return Routings(tuple(words))
             break  # a group climbs one ladder alone
-    for index, control, memory in turns.prompts:
-        words[index] = _route_prompt(control, memory, group, turns.step)
-    left = group.without(Routings(tuple(words)).without) if turns.judges else group
-    for index, judge, memory in turns.judges:
-        words[index] = _zero_variance(judge, memory, left)
-    return Routings(tuple(words))
-
-
-def _route_prompt(control: Prompted, memory: Memory, group: GroupStats, step: int) -> Routing:
-    match control:
-        case Gate():
-            return _gate(control, group)
-        case Buffer():
-            return _remember(control, memory, group)
-        case Prefix():
-            return _bisect(control, memory, group) if control.schedule == "bisect" else SILENT
-        case Curriculum():
-            return curriculum.observe(control, memory, group, step)
-        case Bottleneck():
-            return bottleneck.observe(control, memory, group, step)
-        case _:
-            assert_never(control)
+    for index, hear in turns.prompts:
+        words[index] = hear(group)
+    if turns.judges:
+        left = group.without([strand for word in words for strand in word.without])
+        for index, hear in turns.judges:
+            words[index] = hear(left)
+    return Routings(tuple(words)) if any(word is not SILENT for word in words) else silent
 
 
 # ---------------------------------------------------------------- prompts
@@ -141,16 +145,15 @@ def _route_prompt(control: Prompted, memory: Memory, group: GroupStats, step: in
 def _gate(control: Gate, group: GroupStats) -> Routing:
     """One of the two strands leaves (HPT, arXiv 2509.04419); a strand that would leave nobody behind stays."""
     ours, theirs = control.strand, control.otherwise
-    counted = count(group, ours)
-    present = {member.strand for member in group.members}
-    if ours not in present:
+    counted, present = count(group, ours), count(group, theirs).responses
+    if not counted.responses:
         return SILENT
     if counted.known and counted.passed <= control.at_most:
-        if theirs not in present:
+        if not present:
             return Routing(reason=f"{ours} stays, as the prompt has nothing of {theirs}'s: {counted}")
         reason = f"{theirs} trains, {ours} leaves: {counted}, the gate is at {control.at_most}"
         return Routing(reason=reason, without=frozenset({ours}))
-    if theirs not in present:
+    if not present:
         return SILENT
     limit = f", the gate is at {control.at_most}" if counted.known else ": no sign that they fail"
     return Routing(reason=f"{ours} trains, {theirs} leaves: {counted}{limit}", without=frozenset({theirs}))
@@ -175,6 +178,8 @@ def _bisect(control: Prefix, memory: Memory, group: GroupStats) -> Routing:
     Only prompts whose prefix was moved have an entry, so the memory is bounded by the data; a prompt whose responses
     all pass from the least is forgotten.
     """
+    if control.schedule != "bisect":
+        return SILENT
     counted, prompts = count(group, control.strand), memory["prompts"]
     if not counted.known:
         return Routing(reason=f"{group.prompt}'s prefix stays: {counted}") if counted.unknown else SILENT
@@ -200,6 +205,9 @@ def _zero_variance(control: ZeroVariance, memory: Memory, group: GroupStats) -> 
     rewards = [member.reward for member in group.members if member.compared]
     if not rewards:
         return SILENT  # imitation has no rewards to judge by
+    if max(rewards) - min(rewards) > EQUAL:  # where one is unknown this may be false, and is never wrongly true
+        memory["kept"] = memory.get("kept", 0) + 1
+        return SILENT
     finding = _sameness(rewards)
     action = control.action if finding else "keep"
     if action == "redraw" and group.round >= control.rounds:
