@@ -1,6 +1,7 @@
 """Accounts: every response has one fate, counted once; tokens are the records'; decisions keep their facts."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,14 @@ from orchestrator.config import RecipeChoice, Stage
 from orchestrator.controls import Control, Place, Scope, StepPlan, initial, plan_step
 from orchestrator.controls.config import Anneal, Bottleneck, Buffer, Gate, Ladder, Mixture, Prefix, ZeroVariance
 from orchestrator.decided import classes, decision_row, in_short, places
+from orchestrator.loop import RunState
 from orchestrator.records import Collected, Dropped
 from orchestrator.views import Models
 from policies.config import ConstantCredit, GroupCredit, Point, Select, Source, Strand, Term
 from policies.example import Example
 from policies.trajectory import Origin, Trajectory
 from tests.fakes import FakeSampler, FakeScorer, prompt, trajectory
+from tests.test_loop import World as Loop
 
 PROMPTS = tuple(prompt(f"p{at}") for at in range(6))
 TERM = Term(name="t", kernel=Point())
@@ -288,3 +291,25 @@ def test_a_decision_keeps_the_facts_that_it_was_made_by_and_each_controls_word()
 
 
 SHARES = ("share_learner", "share_demonstration", "on_policy_share")
+
+
+def test_a_decisions_facts_are_the_last_steps_and_a_resume_has_the_same() -> None:
+    world = Loop(steps=4, recipe="hpt", parameters={"rollouts": 2})
+    world.run()
+    facts = [row["facts"] for row in world.ledger.decisions]
+    assert facts[0] == {}
+    for now, before in zip(facts[1:], world.ledger.rows, strict=False):
+        told = {key: value for key, value in before.items() if isinstance(value, float) and "seconds" not in key}
+        assert json.dumps(now) == json.dumps(told), "NaN is NaN"
+    assert facts[1] and not any("seconds" in key for one in facts for key in one)
+    resumed = Loop(steps=4, recipe="hpt", parameters={"rollouts": 2})
+    resumed.run(RunState(**json.loads(world.states[1])))
+    assert json.dumps(resumed.ledger.decisions) == json.dumps(world.ledger.decisions[2:])
+
+
+def test_with_samplers_ahead_facts_are_those_of_a_step_that_was_finished() -> None:
+    world = Loop(steps=6, recipe="grpo", stale=2)
+    world.learner.pause = 0.02
+    world.run()
+    assert [row["facts"] for row in world.ledger.decisions[:3]] == [{}] * 3, "planned before any step was done"
+    assert world.ledger.decisions[3]["facts"]["accuracy"] == world.ledger.rows[0]["accuracy"]

@@ -218,6 +218,7 @@ def test_the_printed_summary_names_the_report_and_writes_json(root):
     text = console.file.getvalue()
     assert "31.2% ± 15.3%" in text
     assert str(root / "report.html") in text
+    assert "96 responses written and 40 given: 118 trained, 18 dropped (6 control, 12 select)" in text
     assert json.loads((root / "summary.json").read_text())["steps"] == 16
 
 

@@ -16,6 +16,8 @@ from orchestrator.report.visible import one_line
 KEPT, DROPPED, REDRAWN = "#56b4e9", "#d55e00", "#b8a200"
 ROUTES = {"kept": KEPT, "dropped": DROPPED, "redrawn": REDRAWN}
 """What becomes of a group in the end, and its colour."""
+MOST_REASONS = 2000
+"""Of a long run, the newest so many steps tell their reasons when pointed at; the ledger has them all."""
 REASON_CHARACTERS = 240
 HOVER_COLUMNS = 70
 
@@ -136,6 +138,7 @@ def _fired(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Any]]:
 
 def _why(rows: Sequence[Row], height: float) -> list[dict[str, Any]]:
     """The reasons, as a trace that is only seen when it is pointed at."""
+    rows = rows[-MOST_REASONS:]
     return [
         {
             "type": "scatter",
