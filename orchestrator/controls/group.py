@@ -1,8 +1,8 @@
 """What controls know of a scored group, and how its verdicts are counted."""
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -44,12 +44,6 @@ class GroupStats:
         if self.level and not self.first:
             raise ValueError(f"group {self.id}: at hint level {self.level} `first` must hold the members of level 0")
 
-    def without(self, strands: Collection[str]) -> "GroupStats":
-        """The group once these strands' members left it."""
-        if not strands:
-            return self
-        return replace(self, members=tuple(one for one in self.members if one.strand not in strands))
-
 
 class Count(NamedTuple):
     """Verdicts on a strand's responses in one group."""
@@ -70,10 +64,16 @@ class Count(NamedTuple):
         return self.passed + self.failed + self.unknown
 
     def __str__(self) -> str:
-        if not self.known:
-            return f"none of {self.strand}'s {self.unknown} responses has a verdict"
-        tail = f" ({self.unknown} more without a verdict)" if self.unknown else ""
-        return f"{self.passed} of {self.known} of {self.strand}'s responses passed{tail}"
+        return _told(self)
+
+
+@lru_cache(maxsize=1 << 12)
+def _told(counted: Count) -> str:
+    """Few counts are met, each many times."""
+    if not counted.known:
+        return f"none of {counted.strand}'s {counted.unknown} responses has a verdict"
+    tail = f" ({counted.unknown} more without a verdict)" if counted.unknown else ""
+    return f"{counted.passed} of {counted.known} of {counted.strand}'s responses passed{tail}"
 
 
 def count(group: GroupStats, strand: str) -> Count:

@@ -6,8 +6,8 @@ all see the same members. Last those that judge whether what is left holds a dif
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple, assert_never
 
 from orchestrator.controls import bottleneck, curriculum
@@ -27,7 +27,7 @@ from orchestrator.controls.config import (
     StartWhen,
     ZeroVariance,
 )
-from orchestrator.controls.group import GroupStats, count
+from orchestrator.controls.group import Count, GroupStats, count
 from orchestrator.controls.hints import bounds
 from orchestrator.controls.ladder import climb
 from orchestrator.controls.moment import Memory, State
@@ -39,6 +39,9 @@ EQUAL = 1e-9
 
 Hear = Callable[[GroupStats], Routing]
 """A control's word on a group; what it remembers changes in place."""
+
+Judge = Callable[[GroupStats, Collection[str]], Routing]
+"""Its word on what is left of the group once these strands' members left it."""
 
 
 def route_group(
@@ -83,7 +86,7 @@ class _Turns(NamedTuple):
     ladders: list[tuple[int, Ladder]]
     prompts: list[tuple[int, Hear]]
     """They send members away or remember the prompt."""
-    judges: list[tuple[int, Hear]]
+    judges: list[tuple[int, Judge]]
     """They say whether what is left holds a difference."""
 
 
@@ -133,9 +136,9 @@ def _route(turns: _Turns, silent: Routings, group: GroupStats) -> Routings:
     for index, hear in turns.prompts:
         words[index] = hear(group)
     if turns.judges:
-        left = group.without([strand for word in words for strand in word.without])
-        for index, hear in turns.judges:
-            words[index] = hear(left)
+        leaving = [strand for word in words for strand in word.without]
+        for index, judge in turns.judges:
+            words[index] = judge(group, leaving)
     return Routings(tuple(words)) if any(word is not SILENT for word in words) else silent
 
 
@@ -144,18 +147,24 @@ def _route(turns: _Turns, silent: Routings, group: GroupStats) -> Routings:
 
 def _gate(control: Gate, group: GroupStats) -> Routing:
     """One of the two strands leaves (HPT, arXiv 2509.04419); a strand that would leave nobody behind stays."""
-    ours, theirs = control.strand, control.otherwise
-    counted, present = count(group, ours), count(group, theirs).responses
+    present = count(group, control.otherwise).responses > 0
+    return _gated(count(group, control.strand), control.otherwise, control.at_most, present)
+
+
+@lru_cache(maxsize=1 << 12)
+def _gated(counted: Count, theirs: str, at_most: int, present: bool) -> Routing:
+    """The gate's word by what it goes by alone; few counts are met, each many times. `present`: some are theirs."""
+    ours = counted.strand
     if not counted.responses:
         return SILENT
-    if counted.known and counted.passed <= control.at_most:
+    if counted.known and counted.passed <= at_most:
         if not present:
             return Routing(reason=f"{ours} stays, as the prompt has nothing of {theirs}'s: {counted}")
-        reason = f"{theirs} trains, {ours} leaves: {counted}, the gate is at {control.at_most}"
+        reason = f"{theirs} trains, {ours} leaves: {counted}, the gate is at {at_most}"
         return Routing(reason=reason, without=frozenset({ours}))
     if not present:
         return SILENT
-    limit = f", the gate is at {control.at_most}" if counted.known else ": no sign that they fail"
+    limit = f", the gate is at {at_most}" if counted.known else ": no sign that they fail"
     return Routing(reason=f"{ours} trains, {theirs} leaves: {counted}{limit}", without=frozenset({theirs}))
 
 
@@ -201,8 +210,8 @@ def _bisect(control: Prefix, memory: Memory, group: GroupStats) -> Routing:
 # ---------------------------------------------------------------- differences
 
 
-def _zero_variance(control: ZeroVariance, memory: Memory, group: GroupStats) -> Routing:
-    rewards = [member.reward for member in group.members if member.compared]
+def _zero_variance(control: ZeroVariance, memory: Memory, group: GroupStats, leaving: Collection[str]) -> Routing:
+    rewards = [one.reward for one in group.members if one.compared and one.strand not in leaving]
     if not rewards:
         return SILENT  # imitation has no rewards to judge by
     if max(rewards) - min(rewards) > EQUAL:  # where one is unknown this may be false, and is never wrongly true

@@ -1,5 +1,6 @@
 """Fixed shares: each of the step's prompts is one strand's."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -60,13 +61,14 @@ def _dealt(awake: Mapping[str, float], before: Mapping[str, int], count: int) ->
     had, whole = [before.get(name, 0) for name in awake], sum(awake.values())
     share = [part / whole for part in awake.values()]
     least = 1.0 / (2 * len(share) - 2) if len(share) > 1 else 0.0
-    most, members = 1.0 - least, range(len(share))
-    order = []
-    for total in range(sum(had) + 1, sum(had) + 1 + count):
-        owed = [total * share[each] - had[each] for each in members]
-        ready = [each for each in members if owed[each] >= least - EQUAL]
-        soonest = min(ready, key=lambda each: (most - owed[each]) / share[each])
-        had[soonest] += 1
+    order, start = [], sum(had) + 1
+    for total in range(start, start + count):
+        soonest, first = -1, math.inf
+        for each, part in enumerate(share):
+            owed = total * part - had[each]
+            if owed >= least - EQUAL and (1.0 - least - owed) / part < first - EQUAL:
+                soonest, first = each, (1.0 - least - owed) / part
+        had[soonest] += 1  # debts sum to 1, so that someone's reaches `least`
         order.append(soonest)
     names = list(awake)
     return [names[each] for each in order], dict(zip(names, had, strict=True))
