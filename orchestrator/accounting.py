@@ -8,7 +8,6 @@ holds exactly, in the step and for each strand; `unaccounted` is what is left of
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,21 +23,7 @@ NOBODY = "?"
 """Strand of a response that no strand asked for; there is none while the accounts balance."""
 
 
-@dataclass(slots=True)
-class _Way:
-    """Counts of responses on their way from writer to learner."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    scored: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def row(self) -> dict[str, Any]:
-        """As JSON, with what no count explains."""
-        counts = {key: self.counts[key] for key in ("written", "given", "admitted", "trained", "masked", "aside")}
-        went = counts["trained"] + counts["aside"] + self.dropped.total()
-        unaccounted = counts["written"] + counts["given"] - went
-        tables = {"scored": dict(sorted(self.scored.items())), "dropped": dict(sorted(self.dropped.items()))}
-        return {**counts, **tables, "unaccounted": unaccounted}
+COUNTS = ("written", "given", "admitted", "trained", "masked", "aside")
 
 
 def funnel(strands: Sequence[Strand], collected: Collected, assembled: Assembled, *, trains: bool) -> dict[str, Any]:
@@ -49,41 +34,50 @@ def funnel(strands: Sequence[Strand], collected: Collected, assembled: Assembled
     learner; of them `masked` have no token that trains. aside: only co-learners train on it, or nobody. dropped: cause
     -> count. `trains` is False where the policy rests in a step that co-learners train in.
     """
-    ways: dict[str, _Way] = {strand.name: _Way() for strand in strands}
-    strand_of = {name: strands[index] for name, index in collected.strand_of.items()}
+    strand_of = {name: strands[index].name for name, index in collected.strand_of.items()}
+    lent = {strand.name for strand in strands if is_given(strand)}
+    examples = [one.trajectory for one in assembled.examples[: len(assembled.examples) - assembled.rows]]
+    fates = [(name, lost.cause) for lost in assembled.dropped for name in lost.lost]
 
-    def way(name: str) -> _Way:
-        strand = strand_of.get(name)
-        return ways.setdefault(NOBODY if strand is None else strand.name, _Way())
+    def by_strand(names: Iterable[str]) -> Counter[str]:
+        return Counter(strand_of.get(name, NOBODY) for name in names)
 
-    for one in collected.seen:
-        way(one.id).scored[_status(one)] += 1
-        way(one.id).counts["given" if is_given(strand_of[one.id]) else "written"] += 1
-    for group in collected.groups:
-        _count(way, "admitted", (member.trajectory.id for member in group.members))
-    examples = assembled.examples[: len(assembled.examples) - assembled.rows]
-    _count(way, "trained" if trains else "aside", (one.trajectory.id for one in examples))
-    if trains:
-        _count(way, "masked", (one.trajectory.id for one in examples if not one.trajectory.train_mask.any()))
-    _count(way, "aside", (one.trajectory.id for one in assembled.aside))
-    for lost in assembled.dropped:
-        for name in lost.lost:
-            way(name).dropped[lost.cause] += 1
-    return {**_sum(ways.values()).row(), "by_strand": {name: one.row() for name, one in ways.items()}}
+    came = by_strand(one.id for one in collected.seen)
+    counted = {
+        "written": Counter({name: count for name, count in came.items() if name not in lent}),
+        "given": Counter({name: count for name, count in came.items() if name in lent}),
+        "admitted": by_strand(member.trajectory.id for group in collected.groups for member in group.members),
+        "trained": by_strand(one.id for one in examples if trains),
+        "masked": by_strand(one.id for one in examples if trains and not one.train_mask.any()),
+        "aside": by_strand(one.trajectory.id for one in assembled.aside)
+        + by_strand(one.id for one in examples if not trains),
+    }
+    scored = Counter((strand_of.get(one.id, NOBODY), _status(one)) for one in collected.seen)
+    dropped: Counter[tuple[str, str]] = Counter((strand_of.get(name, NOBODY), cause) for name, cause in fates)
+    known = [strand.name for strand in strands]
+    strangers = {name for name, _ in dropped} | {name for names in counted.values() for name in names}
+    ways = {
+        name: _way({key: counted[key][name] for key in COUNTS}, _of(scored, name), _of(dropped, name))
+        for name in (*known, *sorted(strangers.difference(known)))
+    }
+    whole = {key: counted[key].total() for key in COUNTS}
+    return {**_way(whole, _of(scored), _of(dropped)), "by_strand": ways}
 
 
-def _count(way: Any, key: str, names: Iterable[str]) -> None:
-    for name in names:
-        way(name).counts[key] += 1
+def _of(counts: Mapping[tuple[str, str], int], strand: str | None = None) -> dict[str, int]:
+    """One strand's counts, or all strands', by the second name."""
+    found: Counter[str] = Counter()
+    for (name, key), count in counts.items():
+        if strand in (None, name):
+            found[key] += count
+    return dict(sorted(found.items()))
 
 
-def _sum(ways: Iterable[_Way]) -> _Way:
-    whole = _Way()
-    for one in ways:
-        whole.counts.update(one.counts)
-        whole.scored.update(one.scored)
-        whole.dropped.update(one.dropped)
-    return whole
+def _way(counts: dict[str, int], scored: dict[str, int], dropped: dict[str, int]) -> dict[str, Any]:
+    """One row, with what no fate explains."""
+    went = counts["trained"] + counts["aside"] + sum(dropped.values())
+    unaccounted = counts["written"] + counts["given"] - went
+    return {**counts, "scored": scored, "dropped": dropped, "unaccounted": unaccounted}
 
 
 def _status(one: Trajectory) -> str:
@@ -105,29 +99,26 @@ def by_origin(examples: Sequence[Example], facts: Mapping[str, Mapping[str, floa
     if not examples:
         return {}
     numbers: dict[str, int] = {}
-    groups = np.concatenate([_repeated(one, numbers) for one in examples])
-    origins = np.concatenate([one.trajectory.origin[one.trajectory.train_mask] for one in examples])
+    own = [one.trajectory for one in examples]
+    number = [numbers.setdefault(one.group_id or one.id, len(numbers)) for one in own]
+    masks = np.concatenate([one.train_mask for one in own])
+    groups = np.repeat(number, [len(one.tokens) for one in own])[masks]
+    origins = np.concatenate([one.origin for one in own])[masks]
     found: dict[str, dict[str, Any]] = {}
     for origin in Origin:
-        own = origins == origin
-        if own.any():
+        here = origins == origin
+        if here.any():
             name = origin.name.lower()
-            counted = {"tokens": int(own.sum()), "groups": len(np.unique(groups[own]))}
+            counted = {"tokens": int(here.sum()), "groups": len(np.unique(groups[here]))}
             found[name] = {**facts.get(name, {}), **counted}
     return found
-
-
-def _repeated(one: Example, numbers: dict[str, int]) -> np.ndarray:
-    """The number of the example's group, for each of its tokens that trains; what has no group is one."""
-    trajectory = one.trajectory
-    number = numbers.setdefault(trajectory.group_id or trajectory.id, len(numbers))
-    return np.full(int(trajectory.train_mask.sum()), number, np.int64)
 
 
 def staleness(examples: Sequence[Example], version: int) -> dict[str, int]:
     """Versions behind `version` -> trained tokens that a policy so old sampled; tokens of others are in none."""
     if not examples:
         return {}
-    versions = np.concatenate([one.trajectory.token_version[one.trajectory.train_mask] for one in examples])
+    masks = np.concatenate([one.trajectory.train_mask for one in examples])
+    versions = np.concatenate([one.trajectory.token_version for one in examples])[masks]
     behind, counts = np.unique(version - versions[versions >= 0], return_counts=True)
     return {str(int(at)): int(count) for at, count in zip(behind, counts, strict=True)}

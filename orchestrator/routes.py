@@ -106,7 +106,8 @@ def _ids(members: Sequence[Member]) -> tuple[str, ...]:
 
 def _outside(members: Sequence[Member], going_on: Sequence[Member], why: str) -> list[Dropped]:
     """Those of `members` that a hint ladder leaves behind."""
-    return [Dropped(name, why, "control") for name in _ids(members) if name not in _ids(going_on)]
+    stay = set(_ids(going_on))
+    return [Dropped(name, why, "control") for name in _ids(members) if name not in stay]
 
 
 def _hinted(slot: Slot, word: Routing) -> Slot:

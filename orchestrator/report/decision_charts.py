@@ -16,6 +16,8 @@ from orchestrator.report.visible import one_line
 KEPT, DROPPED, REDRAWN = "#56b4e9", "#d55e00", "#b8a200"
 ROUTES = {"kept": KEPT, "dropped": DROPPED, "redrawn": REDRAWN}
 """What becomes of a group in the end, and its colour."""
+BEHIND = 0.45
+"""Opacity of bars that points are seen on."""
 MOST_REASONS = 2000
 """Of a long run, the newest so many steps tell their reasons when pointed at; the ledger has them all."""
 REASON_CHARACTERS = 240
@@ -40,14 +42,14 @@ def decision_figures(history: History) -> dict[str, Figure]:
 def strand_shares(history: History, rows: Sequence[Row]) -> Figure:
     """Each strand's share of the tokens that a step trained on, stacked to 1; nothing where there is one strand."""
     tokens = {row["step"]: _tokens(row) for row in history.steps}
-    names = _names(tokens.values())
+    names, strands = _names(tokens.values()), _strands(history, rows)
     whole = {step: sum(found.values()) for step, found in tokens.items()}
     shares = [
         bar(
             list(tokens),
             [found.get(name, 0.0) / whole[step] if whole[step] else 0.0 for step, found in tokens.items()],
             name,
-            _colour(names, name),
+            _colour(strands, name),
         )
         for name in names
         if len(names) > 1
@@ -59,10 +61,13 @@ def planned(history: History, rows: Sequence[Row], key: str) -> Figure:
     """The step's prompts by the strands that they are for (places), or by their class, stacked."""
     found = {row["step"]: _counts(row["plan"], key) for row in rows}
     names = _names(found.values())
+    strands = list(dict.fromkeys((*_strands(history, rows), *names))) if key == "places" else names
     told = len(names) > 1 or any(name != "all" for name in names)
     steps = list(found)
     data = [
-        bar(steps, [found[step].get(name, 0.0) for step in steps], name, _colour(names, name)) for name in names if told
+        bar(steps, [found[step].get(name, 0.0) for step in steps], name, _colour(strands, name))
+        for name in names
+        if told
     ]
     top = max((sum(one.values()) for one in found.values()), default=0.0)
     figure = _stacked(framed(history, [*data, *(_why(rows, top) if data else [])], "prompts"))
@@ -73,16 +78,16 @@ def planned(history: History, rows: Sequence[Row], key: str) -> Figure:
 def coefficients(history: History, rows: Sequence[Row]) -> Figure:
     """Each strand's coefficient, 0 where it rests, and marks where a buffer fired; nothing where all are always 1."""
     found = {row["step"]: _counts(row["plan"], "coefficients") for row in rows}
-    names = _names(found.values())
+    names, strands = _names(found.values()), _strands(history, rows)
     moved = any(value != 1.0 for one in found.values() for value in one.values())
     curves = [
-        line([{"step": step, name: one.get(name)} for step, one in found.items()], name, name, _colour(names, name))
+        line([{"step": step, name: one.get(name)} for step, one in found.items()], name, name, _colour(strands, name))
         for name in names
         if moved
     ]
     for curve in curves:
         curve["line"]["shape"] = "hvh"
-    data = [*curves, *(_fired(rows, names) if curves else []), *(_why(rows, 1.0) if curves else [])]
+    data = [*curves, *(_fired(rows, strands) if curves else []), *(_why(rows, 1.0) if curves else [])]
     figure = framed(history, data, "coefficient")
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
@@ -93,7 +98,7 @@ def verdicts(history: History, rows: Sequence[Row]) -> Figure:
     found = {row["step"]: _counts(row, "verdicts") for row in rows}
     names, steps = _names(found.values()), list(found)
     bars = [
-        bar(steps, [found[step].get(name, 0.0) for step in steps], name, colour)
+        bar(steps, [found[step].get(name, 0.0) for step in steps], name, colour) | {"opacity": BEHIND}
         for name, colour in ROUTES.items()
         if name in names
     ]
@@ -114,13 +119,13 @@ def _points(found: Mapping[int, Mapping[str, float]], name: str, colour: str) ->
     return trace | {"mode": "lines+markers", "marker": {"color": colour, "size": 5}}
 
 
-def _fired(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Any]]:
+def _fired(rows: Sequence[Row], strands: Sequence[str]) -> list[dict[str, Any]]:
     """A mark for each step that a buffer gave to its strand, with the number of prompts."""
     marks = []
-    for name in names:
+    for name in strands:
         steps = {row["step"]: count for row in rows if (count := _counts(row["plan"], "own_prompts").get(name))}
         if steps:
-            symbol = {"symbol": "triangle-down", "size": 10, "color": _colour(names, name)}
+            symbol = {"symbol": "triangle-down", "size": 10, "color": _colour(strands, name)}
             marks.append(
                 {
                     "type": "scatter",
@@ -183,6 +188,11 @@ def _tokens(row: Row) -> dict[str, float]:
 def _names(found: Iterable[Mapping[str, float]]) -> list[str]:
     """Every name, in the order of its first appearance."""
     return list(dict.fromkeys(name for one in found for name in one))
+
+
+def _strands(history: History, rows: Sequence[Row]) -> list[str]:
+    """Every strand, in the order that all figures colour them in."""
+    return _names([*map(_tokens, history.steps), *(_counts(row["plan"], "coefficients") for row in rows)])
 
 
 def _colour(names: Sequence[str], name: str) -> str:

@@ -119,8 +119,8 @@ def funnel(history: History) -> Figure:
         return framed(history, [], "")
     figure = _without_steps(framed(history, _segments(whole), ""), "responses")
     figure["layout"] |= {"barmode": "stack", "hovermode": "closest", "bargap": 0.35}
-    figure["layout"]["margin"] = {"l": 120, "r": 16, "t": 34, "b": 110}
-    figure["layout"]["legend"] |= {"y": -0.3, "yanchor": "top"}
+    figure["layout"]["margin"] = {"l": 120, "r": 16, "t": 34, "b": 120}
+    figure["layout"]["legend"] |= {"y": -0.42, "yanchor": "top"}
     figure["layout"]["yaxis"] |= {"categoryorder": "array", "categoryarray": list(STATIONS)}
     return figure
 
