@@ -43,7 +43,7 @@ def allot(
     among = "+".join(awake)
     before: Mapping[str, int] = state["dealt"].get(among, {})
     names, after = _dealt(awake, before, len(open_))
-    others = frozenset(around.strands) - control.shares.keys()
+    others = frozenset(around.strands).difference(control.shares)
     only = {name: others | {name} for name in awake}
     dealt = list(places)
     for at, name in zip(shuffled(len(open_), now.seed, "shares", now.step), names, strict=True):
