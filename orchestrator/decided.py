@@ -84,9 +84,11 @@ def shows(hint: Hint) -> dict[str, Any]:
 # ---------------------------------------------------------------- in short
 
 
-def in_short(plan: StepPlan) -> str:
-    """`sft step: 8 waited`, `sft 0.43, rl 0.57`, `unreached 10, unreliable 18`; empty where nothing departs from the
-    recipe."""
+def in_short(plan: StepPlan, verdicts: Mapping[str, int]) -> str:
+    """`sft step: 8 waited`, `sft 0.43, rl 0.57`, `unreached 10, unreliable 18`, `groups: 2 hinted, 1 without rl`.
+
+    Empty where nothing departs from the recipe. `verdicts` are those of `Collected`.
+    """
     waited = [f"{name} step: {len(prompts)} waited" for name, prompts in plan.only_prompts.items()]
     chosen = classes(plan) or {name: count for name, count in places(plan).items() if name != ALL}
     scaled = {name: factor for name, factor in plan.coefficients.items() if factor not in (0.0, 1.0)}
@@ -94,7 +96,9 @@ def in_short(plan: StepPlan) -> str:
     counted = ", ".join(f"{name} {count}" for name, count in chosen.items())
     factors = ", ".join(f"{name} {factor:.3g}" for name, factor in scaled.items())
     hints = [_hint(name, hint) for name, hint in plan.hints.items()]
-    return "; ".join(told for told in (*waited, counted, factors, *resting, *hints) if told)
+    routed = ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items()) if name != "kept")
+    groups = f"groups: {routed}" if routed else ""
+    return "; ".join(told for told in (*waited, counted, factors, *resting, *hints, groups) if told)
 
 
 def _hint(name: str, hint: Hint) -> str:

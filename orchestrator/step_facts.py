@@ -54,7 +54,7 @@ def metrics_row(
         **_rewards(rollouts),
         **_provenance(assembled.examples, counters.version),
         **_accounts(strands, collected, assembled, facts, counters.version),
-        "decided": in_short(collected.plan),
+        "decided": in_short(collected.plan, collected.verdicts),
         "tokens_generated": collected.tokens_generated,
         "response_length_mean": mean([float(len(one.tokens)) for one in rollouts]),
         "truncated_share": mean([float(one.finish_reason is FinishReason.LENGTH) for one in rollouts]),

@@ -264,7 +264,9 @@ SHORT: dict[str, tuple[StepPlan, str]] = {
 @pytest.mark.parametrize("name", SHORT)
 def test_a_decision_is_told_in_a_few_words(name: str) -> None:
     plan, told = SHORT[name]
-    assert in_short(plan) == told
+    assert in_short(plan, {"kept": 4}) == told
+    both = in_short(plan, {"without own": 1, "kept": 3, "hinted": 2})
+    assert both == "; ".join(part for part in (told, "groups: 2 hinted, 1 without own") if part)
 
 
 def test_prompts_are_counted_by_whom_they_are_for_and_by_class() -> None:
