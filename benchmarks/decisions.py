@@ -1,4 +1,4 @@
-"""How long a step's decision takes: one plan, and the routing of its scored groups, for each control and for usual sets.
+"""How long a decision takes: a step's plan and the routing of its groups, for each control and for usual sets.
 
     python -m benchmarks.decisions [--groups 4096] [--members 8] [--rounds 9]
 

@@ -65,6 +65,12 @@ def test_the_band_comes_first_then_the_unseen_then_the_nearest(explore, count, e
         assert set(found) == expected and len(found) == len(expected)
 
 
+def test_one_verdict_says_less_than_many():
+    known = {"once": [0.0, 1.0, 1], "often": [0.0, 8.0, 1]}
+    found, _ = chosen(Curriculum(watch="rl", explore=0.0), ["often", "new", "once"], 3, known=known)
+    assert found == ["once", "new", "often"], "Jeffreys' means are 1/4 and 1/18"
+
+
 def test_a_curriculum_says_how_many_it_chose_as_what():
     _, reason = chosen(Curriculum(watch="rl", explore=0.2), [*SEEN, "new", "newer"], 5)
     assert reason == (

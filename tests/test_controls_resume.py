@@ -1,4 +1,4 @@
-"""Every control goes on after its states were written and read as if nothing had happened, whatever groups come when."""
+"""States that were written and read go on as if nothing had happened; order and batches of groups change nothing."""
 
 import json
 import math

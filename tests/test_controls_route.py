@@ -3,13 +3,16 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.controls import (
+    Bottleneck,
     Buffer,
+    Curriculum,
     Gate,
     GroupStats,
     Ladder,
@@ -21,6 +24,7 @@ from orchestrator.controls import (
     route_group,
     route_groups,
 )
+from orchestrator.controls.group import count
 
 T, F, U = True, False, None
 HPT = Gate(strand="rl", otherwise="sft")
@@ -318,11 +322,20 @@ def test_bisection_keeps_to_its_bounds():
     assert state["prompts"] == {}, "one part is the least: all pass from it"
 
 
+def test_a_changed_group_is_counted_anew():
+    stats = group(F, F, others=(DEMONSTRATION,))
+    assert (count(stats, "rl").failed, count(stats, "rl").failed, count(stats, "sft").unknown) == (2, 2, 1)
+    assert count(replace(stats, members=rollouts(T)), "rl").passed == 1
+    assert stats == group(F, F, others=(DEMONSTRATION,)), "what was counted is no part of what a group is"
+
+
 # ---------------------------------------------------------------- many groups
 
 CONTROLS = (
     Mixture(strand="sft", against="rl"),
+    Curriculum(watch="rl"),
     Buffer(watch="rl", strand="sft", size=4),
+    Bottleneck(reinforce="rl", imports="sft"),
     Prefix(strand="rl", schedule="bisect"),
     ZeroVariance(action="drop"),
     HPT,
@@ -353,6 +366,7 @@ def test_routing_is_pure_one_by_one_or_together_and_in_any_order_of_controls(dra
 def test_four_thousand_groups_are_routed_in_order():
     groups = [group(*[F] * 8, prompt=f"p{index}") for index in range(4096)]
     states, words = route_groups(CONTROLS, [initial(control) for control in CONTROLS], groups)
-    assert states[1]["waiting"] == [f"p{index}" for index in range(4096)]
-    assert len(states[2]["prompts"]) == 4096 and states[3]["dropped"] == 4096
+    _, curriculum, buffer, bottleneck, prefix, judge, _ = states
+    assert buffer["waiting"] == [f"p{index}" for index in range(4096)] and judge["dropped"] == 4096
+    assert len(curriculum["prompts"]) == len(bottleneck["prompts"]) == len(prefix["prompts"]) == 4096
     assert [word.verdict for word in words] == ["drop"] * 4096
