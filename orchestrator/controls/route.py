@@ -139,7 +139,8 @@ def _route(turns: _Turns, silent: Routings, group: GroupStats) -> Routings:
         leaving = [strand for word in words for strand in word.without]
         for index, judge in turns.judges:
             words[index] = judge(group, leaving)
-    return Routings(tuple(words)) if any(word is not SILENT for word in words) else silent
+    each = tuple(words)
+    return silent if each == silent.each else Routings(each)
 
 
 # ---------------------------------------------------------------- prompts
