@@ -17,9 +17,14 @@ def torch_engine(
     0. Greedy tokens and log-probabilities are vLLM's; drawn tokens follow the same distribution from other noise. It
     needs no vLLM and no process of its own.
     """
+    import torch
+
     from actors.torch_core import TorchCore
 
     def make() -> TorchCore:
+        if config.threads is not None:
+            torch.get_num_threads()  # a thread takes the process's count at its first question, and then keeps its own
+            torch.set_num_threads(config.threads)
         core = TorchCore(folder, model, config.max_concurrent, max_model_len, load)
         return core.to("cuda") if config.gpus else core
 

@@ -241,7 +241,7 @@ def _spawn_rollout(hold: Hold, pipeline: Pipeline, inputs: Inputs, index: int) -
         SamplerReplica,
         str(inputs.folder),
         pipeline.model,
-        config,
+        config.model_copy(update={"threads": count}),
         pipeline.model.context,
         pipeline.name,
         role="rollout",
@@ -288,6 +288,7 @@ def _spawn_learner(
 def _frozen_models(hold: Hold, pipeline: Pipeline, inputs: Inputs, checkpoints: Path) -> FrozenModels:
     """Those of every stage; replicas are numbered across all of them."""
     config, deadlines = pipeline.resources.frozen, pipeline.resources.deadlines
+    count = threads(config.threads, config.replicas, pipeline.model)
     counter = iter(range(1 << 16))
 
     def pool(folder: str, name: str, refreshed: bool) -> FrozenPool:
@@ -296,12 +297,12 @@ def _frozen_models(hold: Hold, pipeline: Pipeline, inputs: Inputs, checkpoints: 
                 FrozenReplica,
                 folder or str(inputs.folder),
                 pipeline.model,
-                config,
+                config.model_copy(update={"threads": count}),
                 pipeline.model.context,
                 role="frozen",
                 index=next(counter),
                 gpus=config.gpus,
-                env=_environment(threads(config.threads, config.replicas, pipeline.model), config.engine, config.gpus),
+                env=_environment(count, config.engine, config.gpus),
                 kwargs={"name": Path(name).name, "refreshed": refreshed, "given": not folder},
             )
             for _ in range(config.replicas)

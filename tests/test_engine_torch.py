@@ -151,6 +151,20 @@ def test_reshaped_distributions_are_those_of_a_slow_numpy_reading() -> None:
         np.testing.assert_allclose(ours[row], expected, atol=1e-6)
 
 
+async def test_an_engine_counts_its_threads_by_itself(folder: Path, model: Any) -> None:
+    """In one process a learner sets torch's threads, too: what an engine draws must not hang on who came before it."""
+    before, drawn = torch.get_num_threads(), []
+    for others in (1, 4):
+        torch.set_num_threads(others)
+        engine = torch_engine(folder, MODEL, CONFIG.model_copy(update={"threads": 1}), MODEL.context)
+        torch.set_num_threads(before)
+        await engine.update_weights(weights_of(model, 0))
+        asked = requests(folder, [f"{at}+{at}=" for at in range(64)], max_tokens=16)
+        drawn.append([(one.tokens.tolist(), one.logps.tobytes()) for one in await engine.generate(asked)])
+        await engine.close()
+    assert drawn[0] == drawn[1]
+
+
 def test_draws_follow_the_distribution_that_their_log_probabilities_name() -> None:
     logits = torch.tensor([1.0, 0.0, -1.0, 2.0]).log_softmax(-1).repeat(20_000, 1)
     sampling = Sampling(temperature=0.8, top_k=3)
