@@ -8,19 +8,17 @@ again by controls whose states come out of a file.
 import contextlib
 import io
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import load_file
 
 from orchestrator.controls import Control, initial
 from orchestrator.recipes import load
 from orchestrator.run import FAILED, resume, run
 from tests import recipe_runs, unsampleable
+from tests.same_runs import assert_same, state
 from tests.unsampleable import rows
 
 STEPS, DIES = 7, 4
@@ -118,40 +116,6 @@ def pipeline(name: str, data: Path, start: Callable[[], Path]) -> dict[str, Any]
     return content | {"checkpoints": {"every": 1, "keep": STEPS + 1}}
 
 
-def state(out: Path, step: int) -> dict[str, Any]:
-    """The run's state in a checkpoint, without what a clock says."""
-    found = json.loads((out / f"checkpoints/step-{step:06d}/state.json").read_text())
-    found["facts"] = untimed(found["facts"])
-    return found
-
-
-def untimed(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: repr(value) for name, value in facts.items() if "seconds" not in name}
-
-
-def told(out: Path) -> list[str]:
-    """Decisions, line by line, without the time of day."""
-    return [json.dumps({**one, "time": 0}, sort_keys=True) for one in rows(out, "decisions")]
-
-
-def records(out: Path, step: int) -> Any:
-    """What the learner was handed; of the columns only times differ between two runs."""
-    table = pq.read_table(out / f"ledger/trajectories/step={step:06d}.parquet")
-    return table.drop_columns(["created_at", "seconds"])
-
-
-def same(one: Path, other: Path, steps: int) -> None:
-    """AssertionError unless both runs decided, drew and learned the same."""
-    assert len(told(one)) == steps
-    assert told(one) == told(other)
-    for step in range(1, steps + 1):
-        assert records(one, step).to_pylist().__repr__() == records(other, step).to_pylist().__repr__(), f"step {step}"
-    ours, theirs = (load_file(out / f"checkpoints/step-{steps:06d}/model/model.safetensors") for out in (one, other))
-    assert ours.keys() == theirs.keys()
-    assert all(ours[name].tobytes() == value.tobytes() for name, value in theirs.items())
-    assert state(one, steps) == state(other, steps)
-
-
 @pytest.mark.parametrize("name", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in CASES])
 def test_a_resumed_run_decides_what_the_unbroken_one_does(
     name: str, data: Path, start: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -166,12 +130,8 @@ def test_a_resumed_run_decides_what_the_unbroken_one_does(
         assert max(int(one.name[5:]) for one in (broken / "checkpoints").iterdir()) == DIES - 1
         held = state(broken, DIES - 1)["controls"]
         assert resume(broken, in_process=True) == 0, said.getvalue()
-    same(whole, broken, STEPS)
+    assert_same(whole, broken, STEPS)
     started = [initial(control) for control in controls_of(name)]
     if CASES[name].remembers:
         assert held != json.loads(json.dumps(started)), "the checkpoint held something to forget"
-    assert len(set(told_without_step(whole))) > 1, "the run's decisions differ from step to step"
-
-
-def told_without_step(out: Path) -> list[str]:
-    return [json.dumps([one["plan"], one["reason"], one["routed"]]) for one in rows(out, "decisions")]
+    assert len({json.dumps([one["plan"], one["reason"], one["routed"]]) for one in rows(whole, "decisions")}) > 1
