@@ -124,8 +124,7 @@ class LearnerRank:
         started = time.perf_counter()
         stage = self._in_stage()
         updates, statistics = prepare(self._reader, stage.strands, updates, compute_old=compute_old)
-        parts: list[Evaluation] = []
-        outcomes: list[Update] = []
+        parts, outcomes = list[Evaluation](), list[Update]()
         rate, cosines = math.nan, dict[str, float]()
         with self._moving(freeze) as masks:
             for share, denominators in zip(updates, normalisers, strict=True):
@@ -151,10 +150,7 @@ class LearnerRank:
 
     def _interference(self, share: Sequence[Example], objective: Objective) -> dict[str, float]:
         if self._layout.zero_stage == 3:
-            raise ValueError(
-                "stages.interference: at resources.learner.zero_stage 3 no rank holds whole parameters to take the "
-                "gradients of; set it to 0, or the ZeRO stage to 2 or less"
-            )
+            raise ValueError(_NO_GRADIENTS)
         of = Gradients(self._policy, trainable(self._model), self._ranks, self._config.micro_batch_tokens)
         return cosines_of(of, share, objective)
 
@@ -302,6 +298,12 @@ class LearnerRank:
 
 
 _NO_FACTS = dict.fromkeys(strand_facts.SUMS, 0.0) | dict.fromkeys((*strand_facts.MEANS, *strand_facts.MAXIMA), math.nan)
+
+
+_NO_GRADIENTS = (
+    "stages.interference: at resources.learner.zero_stage 3 no rank holds whole parameters to take the gradients of; "
+    "set it to 0, or the ZeRO stage to 2 or less"
+)
 
 
 def _bound(function: Callable[[int], Tensor], index: int) -> Callable[[], Tensor]:
