@@ -11,8 +11,10 @@ nobody solves it, rests between looks. Reach is asked of those that passed alone
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from orchestrator.controls.evidence import Evidence
@@ -51,6 +53,13 @@ class Entry(NamedTuple):
         return Evidence(self.passed, self.failed)
 
 
+Kept = Sequence[Any]
+"""An entry as a state has it. What is asked of every candidate reads it in place: to make an entry of each costs more
+than the rest of the decision."""
+NEW: Kept = Entry()
+KIND, LOOKED, BARREN = (Entry._fields.index(name) for name in ("kind", "looked", "barren"))
+
+
 def entry_of(known: dict[str, Any], prompt: str) -> Entry:
     """What `known` (of a state) says of the prompt."""
     return Entry(*known[prompt]) if prompt in known else Entry()
@@ -64,11 +73,12 @@ def choose(
 ) -> tuple[State, tuple[Place, ...], str]:
     """At most `count` of the drawn prompts that do not rest, each with the strands that its class needs."""
     known: dict[str, Any] = state["prompts"]
-    entries = [(prompt, entry_of(known, prompt)) for prompt in dict.fromkeys(drawn)]
-    awake = [(prompt, one) for prompt, one in entries if not _rests(control, one, now.step)][:count]
+    entries = {prompt: known.get(prompt, NEW) for prompt in drawn}
+    rising = (prompt for prompt, kept in entries.items() if not _rests(control, kept, now.step))
+    awake = [(prompt, entry_of(known, prompt)) for prompt in islice(rising, count)]
     places = [Place(prompt, _strands(control, one)) for prompt, one in awake]
     spare = _spare(control, entries, awake, count)
-    places += [Place(prompt, frozenset({control.distil or control.reinforce})) for prompt, _ in spare]
+    places += [Place(prompt, frozenset({control.distil or control.reinforce})) for prompt in spare]
     asked = {
         prompt: list(one._replace(asked=one.asked + 1))
         for prompt, one in awake
@@ -78,10 +88,10 @@ def choose(
     return after, tuple(places), _said(control, entries, awake, spare)
 
 
-def _rests(control: Bottleneck, one: Entry, step: int) -> bool:
+def _rests(control: Bottleneck, kept: Kept, step: int) -> bool:
     """What is mastered, and what nobody solves and nothing good is known of, is looked at every `recheck` steps."""
-    idle = one.kind == "mastered" or (one.kind == "unreached" and one.barren)
-    return idle and step - one.looked < control.recheck
+    idle = kept[KIND] == "mastered" or (kept[KIND] == "unreached" and kept[BARREN])
+    return bool(idle and step - kept[LOOKED] < control.recheck)
 
 
 def _strands(control: Bottleneck, one: Entry) -> frozenset[str]:
@@ -95,26 +105,26 @@ def _strands(control: Bottleneck, one: Entry) -> frozenset[str]:
 
 
 def _spare(
-    control: Bottleneck, entries: Sequence[tuple[str, Entry]], awake: Sequence[tuple[str, Entry]], count: int
-) -> list[tuple[str, Entry]]:
+    control: Bottleneck, entries: Mapping[str, Kept], awake: Sequence[tuple[str, Entry]], count: int
+) -> list[str]:
     """Who fills places that nobody needs: mastered prompts, longest unseen first, to distil; else one look's worth.
 
     Without `distil` the step is smaller, but never empty.
     """
     room = count - len(awake) if control.distil else (0 if awake else count)
     chosen = {prompt for prompt, _ in awake}
-    idle = [(prompt, one) for prompt, one in entries if prompt not in chosen]
-    return sorted(idle, key=lambda pair: pair[1].looked)[:room]
+    idle = [prompt for prompt in entries if prompt not in chosen] if room else []
+    return sorted(idle, key=lambda prompt: entries[prompt][LOOKED])[:room]
 
 
 def _said(
     control: Bottleneck,
-    entries: Sequence[tuple[str, Entry]],
+    entries: Mapping[str, Kept],
     awake: Sequence[tuple[str, Entry]],
-    spare: Sequence[tuple[str, Entry]],
+    spare: Sequence[str],
 ) -> str:
     """`12 of 64 candidates: 2 unknown, 7 unreached, 3 unreliable; 40 of them are mastered`."""
-    taken, there = Counter(one.kind for _, one in awake), Counter(one.kind for _, one in entries)
+    taken, there = Counter(one.kind for _, one in awake), Counter(kept[KIND] for kept in entries.values())
     told = ", ".join(f"{taken[kind]} {kind}" for kind in ORDER if taken[kind]) or "nobody needs it"
     candidates = ", ".join(f"{there[kind]} {kind}" for kind in ORDER if there[kind])
     filled = f"; {len(spare)} that rest fill the step" if spare else ""
@@ -129,8 +139,8 @@ def asks_reach(control: Bottleneck, state: State, group: GroupStats) -> bool:
 
     Where a good one was imported and no fresh response passed: then samples alone cannot say whether it is in reach.
     """
-    imported = [one.passed is not False for one in group.members if one.strand == control.imports]
-    return bool(imported) and all(imported) and not _fresh(control, group).passed
+    imported = count(group, control.imports)
+    return imported.responses > 0 and not imported.failed and not _fresh(control, group).passed
 
 
 def observe(control: Bottleneck, memory: Memory, group: GroupStats, step: int) -> Routing:
@@ -138,20 +148,16 @@ def observe(control: Bottleneck, memory: Memory, group: GroupStats, step: int) -
     known: dict[str, Any] = memory["prompts"]
     before = entry_of(known, group.prompt)
     fresh = _fresh(control, group)
-    verdicts = [one.passed for one in group.members if one.strand == control.imports]
-    bad = bool(verdicts) and not any(one is not False for one in verdicts)
-    if not (fresh.known or verdicts):
+    imported = count(group, control.imports)
+    bad = imported.failed == imported.responses > 0
+    if not (fresh.known or imported.responses):
         return SILENT
-    seen = _seen(control, before, fresh, step)
-    if verdicts:
-        seen = seen._replace(imports=seen.imports + (not bad), asked=0, barren=bad)
-    elif seen.asked >= UNHEARD:
-        seen = seen._replace(barren=True)
+    seen = _seen(control, before, fresh, imported, step)
     reached = control.reach > 0 and group.reach >= control.reach  # an unknown reach says nothing
-    after = seen._replace(kind=_kind(control, seen, reached))
-    if reached and before.kind == "unreached" and after.kind == "unreliable":
+    kind = _kind(control, seen, reached)
+    after = seen if kind == seen.kind else seen._replace(kind=kind, held=seen.held or kind == "mastered")
+    if reached and before.kind == "unreached" and kind == "unreliable":
         after = after._replace(passed=0.0, failed=0.0, imports=0)  # those verdicts were of a policy that did not reach
-    after = after._replace(held=after.held or after.kind == "mastered")
     known[group.prompt] = list(after)
     return _routing(control, group, before, after, bad=bad)
 
@@ -164,40 +170,63 @@ def _fresh(control: Bottleneck, group: GroupStats) -> Count:
     return count(bare, control.reinforce)
 
 
-def _seen(control: Bottleneck, before: Entry, fresh: Count, step: int) -> Entry:
-    if not fresh.known:
-        return before
-    evidence = before.evidence.after(fresh.passed, fresh.failed, control.decay)
-    return before._replace(passed=round(evidence.passed, 6), failed=round(evidence.failed, 6), looked=step, imports=0)
+def _seen(control: Bottleneck, before: Entry, fresh: Count, imported: Count, step: int) -> Entry:
+    """The entry once the group's verdicts are counted; its class is still the one that it had."""
+    kind, passed, failed, looked, imports, held, barren, asked = before
+    if fresh.known:
+        now = before.evidence.after(fresh.passed, fresh.failed, control.decay)
+        passed, failed, looked, imports = round(now.passed, 6), round(now.failed, 6), step, 0
+    if imported.responses:
+        barren, asked = imported.failed == imported.responses, 0
+        imports += not barren
+    elif asked >= UNHEARD:
+        barren = True
+    return Entry(kind, passed, failed, looked, imports, held, barren, asked)
+
+
+class _Marks(NamedTuple):
+    """What the classes are told by."""
+
+    mastered: float
+    lost: float
+    unreached: float
+    sure: float
 
 
 def _kind(control: Bottleneck, one: Entry, reached: bool) -> Kind:
     """The class that the evidence is sure of, else the one it has: between the two lies what keeps it from flapping."""
-    evidence, sure = one.evidence, control.confidence
-    if evidence.seen and evidence.above(control.mastered) >= sure:
+    marks = _Marks(control.mastered, control.lost, control.unreached, control.confidence)
+    return _told_by(marks, Evidence(round(one.passed, 3), round(one.failed, 3)), one.kind, one.held, reached)
+
+
+@lru_cache(maxsize=1 << 16)
+def _told_by(marks: _Marks, evidence: Evidence, kind: Kind, held: bool, reached: bool) -> Kind:
+    """Few are met, again and again: a group's class costs one look-up."""
+    if evidence.seen and evidence.surely_above(marks.mastered, marks.sure):
         return "mastered"
-    if one.held and evidence.seen and evidence.below(control.lost) >= sure:
+    if held and evidence.seen and evidence.surely_below(marks.lost, marks.sure):
         return "lost"
-    if not reached and evidence.seen and not one.held and evidence.below(control.unreached) >= sure:
+    if not reached and evidence.seen and not held and evidence.surely_below(marks.unreached, marks.sure):
         return "unreached"
-    return "unreliable" if _leaves(control, one, reached) else one.kind
+    return "unreliable" if _leaves(marks, evidence, kind, reached) else kind
 
 
-def _leaves(control: Bottleneck, one: Entry, reached: bool) -> bool:
+def _leaves(marks: _Marks, evidence: Evidence, kind: Kind, reached: bool) -> bool:
     """Whether the evidence contradicts the class that the prompt has."""
-    evidence, sure = one.evidence, control.confidence
-    match one.kind:
+    match kind:
         case "mastered":
-            return evidence.below(control.mastered) >= sure
+            return evidence.surely_below(marks.mastered, marks.sure)
         case "unreached":
-            return reached or evidence.above(control.unreached) >= sure
+            return reached or evidence.surely_above(marks.unreached, marks.sure)
         case "lost":
-            return evidence.above(control.lost) >= sure
+            return evidence.surely_above(marks.lost, marks.sure)
         case _:
             return bool(evidence.seen) or reached
 
 
 def _routing(control: Bottleneck, group: GroupStats, before: Entry, after: Entry, *, bad: bool) -> Routing:
+    if before.kind == after.kind and not bad:
+        return SILENT
     leaving = frozenset({control.imports}) if bad else frozenset[str]()
     told = [f"{group.prompt}'s {control.imports} failed and does not train"] if bad else []
     if before.kind != after.kind:

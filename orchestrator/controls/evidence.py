@@ -27,6 +27,18 @@ class Evidence(NamedTuple):
         """Probability that it is above."""
         return 1.0 - self.below(rate)
 
+    def surely_below(self, rate: float, sure: float) -> bool:
+        """Whether it is below with probability `sure`; by Markov's inequality most means rule that out at once."""
+        return (1.0 - self._mean) >= sure * (1.0 - rate) and self.below(rate) >= sure
+
+    def surely_above(self, rate: float, sure: float) -> bool:
+        """Whether it is above with probability `sure`."""
+        return self._mean >= sure * rate and self.above(rate) >= sure
+
+    @property
+    def _mean(self) -> float:
+        return (self.passed + 0.5) / (self.passed + self.failed + 1.0)
+
 
 @lru_cache(maxsize=1 << 16)
 def _below(passed: float, failed: float, rate: float) -> float:
