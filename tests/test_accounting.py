@@ -15,6 +15,7 @@ from orchestrator.assemble import Assembled, assemble
 from orchestrator.collect import ROUNDS, Collector, Recipe
 from orchestrator.config import RecipeChoice, Stage
 from orchestrator.controls import Control, Place, Scope, StepPlan, initial, plan_step
+from orchestrator.controls.bottleneck import Entry
 from orchestrator.controls.config import Anneal, Bottleneck, Buffer, Gate, Ladder, Mixture, Prefix, ZeroVariance
 from orchestrator.decided import classes, decision_row, in_short, places
 from orchestrator.loop import RunState
@@ -240,7 +241,7 @@ def plan_of(controls: tuple[Control, ...], step: int = 0, states: Any = None, **
 
 
 BOTTLENECK = Bottleneck(reinforce="own", imports="book", candidates=1)
-KNOWN = {"prompts": {"p0": ["unreached", 0.0, 9.0, 0], "p1": ["unreliable", 1.0, 1.0, 0]}}
+KNOWN = {"prompts": {"p0": list(Entry("unreached", 0.0, 9.0, 0)), "p1": list(Entry("unreliable", 1.0, 1.0, 0))}}
 
 SHORT: dict[str, tuple[StepPlan, str]] = {
     "nothing decided": (plan_of(()), ""),

@@ -26,6 +26,7 @@ from orchestrator.controls.routing import SILENT, Routing
 
 Kind = Literal["unknown", "unreached", "unreliable", "mastered", "lost"]
 ORDER: tuple[Kind, ...] = ("unknown", "unreached", "unreliable", "mastered", "lost")
+IDLE = 8
 UNHEARD = 4
 """Imports asked for without an answer after which a prompt counts as one that has nothing to import."""
 
@@ -97,7 +98,9 @@ def _rests(control: Bottleneck, kept: Kept, step: int) -> bool:
 def _strands(control: Bottleneck, one: Entry) -> frozenset[str]:
     if one.kind == "unreached" and not one.barren:
         # a look beside the import: the visit is not lost when the look finds nothing
-        looks = one.imports >= control.look
+        looks = (
+            one.imports >= control.look or one.asked >= UNHEARD
+        )  # nothing came: only a look can tell that it did not
         return frozenset({control.imports, control.reinforce} if looks else {control.imports})
     if one.kind == "lost":
         return frozenset({control.replay or control.imports, control.reinforce})
@@ -107,13 +110,15 @@ def _strands(control: Bottleneck, one: Entry) -> frozenset[str]:
 def _spare(
     control: Bottleneck, entries: Mapping[str, Kept], awake: Sequence[tuple[str, Entry]], count: int
 ) -> list[str]:
-    """Who fills places that nobody needs: mastered prompts, longest unseen first, to distil; else one look's worth.
+    """Who fills places that nobody needs: mastered prompts, longest unseen first, to distil.
 
-    Without `distil` the step is smaller, but never empty.
+    Without `distil` the step is smaller, but never empty: where everybody rests, one in `IDLE` is looked at.
     """
-    room = count - len(awake) if control.distil else (0 if awake else count)
+    room = count - len(awake) if control.distil else (0 if awake else max(1, count // IDLE))
     chosen = {prompt for prompt, _ in awake}
     idle = [prompt for prompt in entries if prompt not in chosen] if room else []
+    if control.distil and awake:  # what is out of reach and has nothing good to import has nothing to distil either
+        idle = [prompt for prompt in idle if entries[prompt][KIND] == "mastered"]
     return sorted(idle, key=lambda prompt: entries[prompt][LOOKED])[:room]
 
 

@@ -50,8 +50,9 @@ class Bottleneck(Strict):
     `mastered`): it rests, or `distil` has it; *lost* (once mastered, now below `lost`): `replay` brings its own past
     successes back beside `reinforce`; unknown: `reinforce` looks. A class is entered and left only when the evidence
     (verdicts on `reinforce`'s responses, each look's weight decaying) says so with probability `confidence`, so that
-    it does not flap. The step's prompts are the first `prompts_per_step` that do not rest of `candidates` times as
-    many, so that the strands' shares follow the prompts' needs.
+    it does not flap. An import that its verifier fails does not train, and its prompt, if nobody solves it, rests
+    between looks as a mastered one does. The step's prompts are the first `prompts_per_step` that do not rest of
+    `candidates` times as many, so that the strands' shares follow the prompts' needs.
     """
 
     kind: Literal["bottleneck"] = "bottleneck"
