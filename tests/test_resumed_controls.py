@@ -41,16 +41,16 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "chord": Case({"decay": 6, "demonstrations": 4}),
+    "chord": Case({"decay": 6, "demonstrations": 4}, remembers=False),
     "gkd": Case(remembers=False),
     "hpt": Case(hard=True, remembers=False),
-    "relift": Case({"size": 6, "length": 8}, unsampleable=True),
+    "relift": Case({"size": 9, "length": 8}, unsampleable=True),
     "sage": Case(unsampleable=True, remembers=False),
     "uft": Case({"over": 5}, unsampleable=True, remembers=False),
     "hint_prefix": Case({"rollouts": 4}, prompts=6, unsampleable=True),
     "ruscarl": Case({"steepness": 5.0, "midpoint": 0.5}, remembers=False),
     "exgrpo": Case({"start": 0.55}),
-    "mifo": Case({"size": 5, "decay": 0.5}, unsampleable=True),
+    "mifo": Case({"size": 9, "decay": 0.5}, unsampleable=True),
     "expo": Case({"over": 6}, remembers=False),
     "dapo": Case({"sampling": "redraw", "rounds": 2, "rollouts": 2}),
     "mix": Case({"imitated": 0.3}),
