@@ -135,3 +135,22 @@ def test_a_resumed_run_decides_what_the_unbroken_one_does(
     if CASES[name].remembers:
         assert held != json.loads(json.dumps(started)), "the checkpoint held something to forget"
     assert len({json.dumps([one["plan"], one["reason"], one["routed"]]) for one in rows(whole, "decisions")}) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mifo", "dapo", "bottleneck"])
+def test_a_run_that_dies_twice_is_still_the_unbroken_one(
+    name: str, data: Path, start: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before an update and after one; the second time in a run that was resumed."""
+    file = recipe_runs.write(pipeline(name, data, start), tmp_path / "pipeline.yaml")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert run(file, whole, in_process=True) == 0, said.getvalue()
+        monkeypatch.setenv("BRAID_FAILPOINT", "loop.before_step.3=raise")
+        assert run(file, broken, in_process=True) == FAILED
+        monkeypatch.setenv("BRAID_FAILPOINT", "loop.after_step.6=raise")
+        assert resume(broken, in_process=True) == FAILED
+        monkeypatch.delenv("BRAID_FAILPOINT")
+        assert resume(broken, in_process=True) == 0, said.getvalue()
+    assert_same(whole, broken, STEPS)
