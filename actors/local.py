@@ -138,9 +138,10 @@ def local_parts(  # noqa: PLR0913  (each role that a stage may have)
         LocalScorer(ScorerReplica(verifier)),
         LocalLearner(LearnerRank(folder, model, learner, seed=seed, head=head)),
         {name: LocalLearner(LearnerRank(folder, model, learner, seed=seed, head="scalar")) for name in companions},
-        {name: _frozen(folder, model, name) for name in frozen},
+        {name: _frozen(folder, model, name, threads) for name in frozen},
     )
 
 
-def _frozen(folder: Path, model: Model, name: str) -> FrozenReplica:
-    return FrozenReplica(str(folder), model, Frozen(), model.context, name=name, refreshed=True, given=True)
+def _frozen(folder: Path, model: Model, name: str, threads: int) -> FrozenReplica:
+    config = Frozen(threads=threads)
+    return FrozenReplica(str(folder), model, config, model.context, name=name, refreshed=True, given=True)
