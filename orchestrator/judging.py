@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orchestrator.controls import Bottleneck, Buffer, Control, Curriculum, Gate, Ladder, Prefix
+from orchestrator.controls import Control, watched
 from policies.config import Source, Strand
 from policies.credit import needs_views
 from teachers.contexts import reads
@@ -13,26 +13,12 @@ TOLD = frozenset({"reason", "sibling", "attributes"})
 
 def judged_strands(strands: Sequence[Strand], controls: Sequence[Control]) -> frozenset[int]:
     """Indices of the strands whose responses need a verdict; a group that holds one is judged whole."""
-    watched = {name for control in controls for name in _watched(control)}
+    counted = {name for control in controls for name in watched(control)}
     return frozenset(
         index
         for index, strand in enumerate(strands)
-        if strand.name in watched or _reads(strand) or any(_asks(child.source, strand.name) for child in strands)
+        if strand.name in counted or _reads(strand) or any(_asks(child.source, strand.name) for child in strands)
     )
-
-
-def _watched(control: Control) -> tuple[str, ...]:
-    match control:
-        case Gate() | Ladder():
-            return (control.strand,)
-        case Buffer() | Curriculum():
-            return (control.watch,)
-        case Bottleneck():
-            return (control.reinforce, control.imports)  # a demonstration that fails is none
-        case Prefix(schedule="bisect"):
-            return (control.strand,)
-        case _:
-            return ()
 
 
 def _reads(strand: Strand) -> bool:

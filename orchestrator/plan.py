@@ -9,9 +9,8 @@ from pydantic import TypeAdapter
 from orchestrator.checks import asked, trajectories
 from orchestrator.composition import composition, refreshed
 from orchestrator.config import Pipeline, Stage
-from orchestrator.controls import Bottleneck, Control
+from orchestrator.controls import Bottleneck, Control, watched
 from orchestrator.legality import Verdict, judge, surroundings
-from orchestrator.legality.silence import watched
 from orchestrator.legality.waits import most_tried
 from orchestrator.load import recipe_of
 from orchestrator.needs import needs, of_terms, wanted

@@ -17,7 +17,7 @@ from orchestrator.controls.config import (
     StartWhen,
     ZeroVariance,
 )
-from orchestrator.controls.decide import Decision, decide, initial, strands_of
+from orchestrator.controls.decide import Decision, decide, initial, strands_of, watched
 from orchestrator.controls.group import GroupStats, MemberStats
 from orchestrator.controls.hints import Hint, segments_for, share_for
 from orchestrator.controls.moment import Moment, State
@@ -67,4 +67,5 @@ __all__ = [
     "segments_for",
     "share_for",
     "strands_of",
+    "watched",
 ]

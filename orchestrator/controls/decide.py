@@ -70,6 +70,19 @@ def strands_of(control: Control) -> tuple[str, ...]:
     return tuple(name for key in NAMING if (name := getattr(control, key, "")))
 
 
+def watched(control: Control) -> tuple[str, ...]:
+    """Strands whose verdicts the control reads: the scorer must judge them, and `braid check` asks who does."""
+    match control:
+        case Gate() | Ladder() | Prefix(schedule="bisect"):
+            return (control.strand,)
+        case Buffer() | Curriculum():
+            return (control.watch,)
+        case Bottleneck():
+            return (control.reinforce, control.imports)  # a demonstration that fails is none
+        case _:
+            return ()
+
+
 def decide(control: Control, state: State, now: Moment) -> Decision:
     """What `control` says of the step, by itself; `plan_step` hears all of them."""
     match control:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import assert_never
 
-from orchestrator.controls.config import Buffer, Control, Gate, Ladder, Prefix, StartWhen, ZeroVariance
-from orchestrator.controls.prompt_config import Bottleneck, Curriculum
+from orchestrator.controls.config import Control, StartWhen, ZeroVariance
+from orchestrator.controls.decide import watched
 from orchestrator.legality.facts import OF_VERDICTS
 from orchestrator.legality.verdict import Case, Verdict
 from orchestrator.legality.waits import from_before, is_judged, writers
@@ -22,21 +22,6 @@ from verifiers.config import (
 )
 
 RULE = "verdicts"
-
-
-def watched(control: Control) -> tuple[str, ...]:
-    """Strands of whose responses the control counts how many passed."""
-    match control:
-        case Gate() | Ladder():
-            return (control.strand,)
-        case Buffer() | Curriculum():
-            return (control.watch,)
-        case Bottleneck():
-            return (control.reinforce, control.imports)
-        case Prefix(schedule="bisect"):
-            return (control.strand,)
-        case _:
-            return ()
 
 
 def silence(case: Case) -> Iterator[Verdict]:
