@@ -4,6 +4,7 @@ Nothing else in Braid knows that there is a cluster. Every wait takes a deadline
 """
 
 import asyncio
+import math
 import os
 import re
 import shutil
@@ -70,6 +71,10 @@ class Hold(Protocol):
         """End an actor at once."""
         ...
 
+    def share(self, actor: Actor) -> Any:
+        """What another actor's constructor is given to ask this one by itself."""
+        ...
+
     def keep_logs(self, folder: Path) -> None:
         """Copy what the processes said."""
         ...
@@ -116,6 +121,10 @@ class Cluster:
         """End an actor at once; its name is free again when the call returns."""
         ray.kill(actor.handle, no_restart=True)
         self.actors = [other for other in self.actors if other is not actor]
+
+    def share(self, actor: Actor) -> Any:
+        """What another actor's constructor is given to ask this one by itself: its handle."""
+        return actor
 
     def keep_logs(self, folder: Path) -> None:
         """Copy what the private cluster's processes said, before they and their folder go."""
@@ -183,6 +192,19 @@ async def wait(reference: Awaitable[T], *, deadline: float, what: str, actor: st
         lost = ActorLostError(actor or "an actor", told.splitlines()[-1].strip())
         lost.add_note(told)
         raise lost from None
+
+
+def fetch(reference: Any, *, deadline: float, what: str, actor: str = "") -> Any:
+    """`wait` for a caller inside an actor that has no event loop."""
+    try:
+        return ray.get(reference, timeout=deadline if math.isfinite(deadline) else None)
+    except ray.exceptions.GetTimeoutError as error:
+        raise DeadlineError(f"{what} took longer than {deadline:g} s{f' on {actor}' if actor else ''}") from error
+    except ray.exceptions.RayTaskError as error:
+        error.cause.add_note(f"on {actor or 'an actor'}: {error.traceback_str}")
+        raise error.cause from None
+    except ray.exceptions.RayActorError as error:
+        raise ActorLostError(actor or "an actor", ANSI.sub("", str(error)).strip().splitlines()[-1]) from None
 
 
 async def _resolve(reference: Awaitable[T]) -> T:

@@ -73,6 +73,10 @@ class InProcess:
         self.actors = [other for other in self.actors if other is not actor]
         _end(actor)
 
+    def share(self, actor: Actor) -> Any:
+        """What another actor is given to ask this one by itself: the object, for one thread runs all calls."""
+        return actor.handle.target
+
     def keep_logs(self, folder: Path) -> None:
         """There are no logs but the process's own output."""
 

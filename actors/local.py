@@ -13,6 +13,7 @@ from actors.config import Frozen, Learner, Rollout
 from actors.facts import PublishFacts
 from actors.frozen import FrozenReplica
 from actors.learner import LearnerRank
+from actors.pool import asked
 from actors.sampler import SamplerReplica
 from actors.scorer import ScorerReplica
 from actors.sharding import StepFacts, split
@@ -52,8 +53,7 @@ class LocalScorer:
 
     async def score(self, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]) -> list[Trajectory]:
         """The same trajectories with their scores, in order."""
-        asked = [prompts[one.prompt_id] for one in trajectories]
-        items = [(t.id, p.text, t.text, p.reference) for t, p in zip(trajectories, asked, strict=True)]
+        items = [asked(one, prompts[one.prompt_id]) for one in trajectories]
         scores = await asyncio.to_thread(self.replica.score, items)
         return [replace(one, scores=entries) for one, entries in zip(trajectories, scores, strict=True)]
 

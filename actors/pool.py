@@ -17,13 +17,13 @@ from actors.cluster import Actor, ActorLostError
 from actors.config import Deadlines
 from actors.engine import SampleRequest, TokenScores
 from actors.facts import PublishFacts
-from actors.scorer import Judged
 from actors.sharding import StepFacts, merge_facts, split
 from policies.config import Optimizer, Strand
 from policies.example import Example
 from policies.prompt import Prompt
 from policies.reduce import normalisers
 from policies.trajectory import Float32, Int32, ScoreEntry, Trajectory
+from verifiers.grader import Asked
 
 RETRIES = 2
 """Times that a dead replica's share is asked again before the run gives up."""
@@ -107,6 +107,11 @@ class RolloutPool:
             self.replicas[index] = fresh
 
 
+def asked(one: Trajectory, prompt: Prompt) -> Asked:
+    """A response as the scorer takes it."""
+    return Asked(one.id, prompt.text, one.text, prompt.reference, one.group_id)
+
+
 @dataclass(slots=True)
 class ScorerPool:
     """CPU actors that run the verifier. A share that hangs is judged `timeout`, one whose actor dies `error`."""
@@ -117,19 +122,16 @@ class ScorerPool:
 
     async def score(self, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]) -> list[Trajectory]:
         """The same trajectories with their scores, in order."""
-        items = [
-            (one.id, prompts[one.prompt_id].text, one.text, prompts[one.prompt_id].reference) for one in trajectories
-        ]
-        scores = await self.judge(items)
+        scores = await self.judge([asked(one, prompts[one.prompt_id]) for one in trajectories])
         return [replace(one, scores=entries) for one, entries in zip(trajectories, scores, strict=True)]
 
-    async def judge(self, items: Sequence[Judged]) -> list[tuple[ScoreEntry, ...]]:
+    async def judge(self, items: Sequence[Asked | tuple[str, ...]]) -> list[tuple[ScoreEntry, ...]]:
         """Scores of (id, prompt text, response text, reference), in order."""
         shares = [items[low:high] for low, high in bounds(len(items), len(self.replicas))]
         asked = (self._judge(actor, share) for actor, share in zip(self.replicas, shares, strict=True) if share)
         return [entries for part in await asyncio.gather(*asked) for entries in part]
 
-    async def _judge(self, actor: Actor, items: Sequence[Judged]) -> list[tuple[ScoreEntry, ...]]:
+    async def _judge(self, actor: Actor, items: Sequence[Asked | tuple[str, ...]]) -> list[tuple[ScoreEntry, ...]]:
         try:
             scores: list[tuple[ScoreEntry, ...]] = await cluster.wait(
                 actor.ask("score", items), deadline=self.timeout, what=f"judging {len(items)} responses"

@@ -1,7 +1,6 @@
 """From a pipeline to running parts: the model folder, the prompts, and every actor that the stages need."""
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +13,6 @@ from actors.frozen import FrozenReplica
 from actors.learner_seat import LearnerSeat
 from actors.pool import FrozenPool, LearnerPool, RayPublisher, RolloutPool, ScorerPool
 from actors.sampler import SamplerReplica
-from actors.scorer import ScorerReplica
-from actors.vllm_environment import environment as vllm_environment
 from orchestrator.collect import Collector
 from orchestrator.companions import Companion, rewarded
 from orchestrator.config import Pipeline
@@ -25,9 +22,10 @@ from orchestrator.load import recipe_of
 from orchestrator.loop import StageRun
 from orchestrator.ports import Demonstrations
 from orchestrator.probing import Prober
+from orchestrator.processes import environment, threads
+from orchestrator.scorers import scorer_pool
 from policies import checkpoint
 from policies.bad_input import refuse
-from policies.config import Model, TinyModel
 from policies.model_folder import materialise
 from policies.models import Head
 from policies.tokens import Tokenizer
@@ -35,18 +33,6 @@ from teachers.labels import LabelSet
 from teachers.preferences import PreferenceSet
 from teachers.prompt_book import PromptBook
 from teachers.streams import Report
-
-QUIET = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
-"""Nothing a run starts reaches for a hub or reports home, and threads that wait do not take a core from the others."""
-
-SCORER_GRACE = 15.0
-"""Seconds past the scorer's own time-out, which gives back the verdicts that were ready; ours would lose them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,21 +145,6 @@ def read_inputs(pipeline: Pipeline, directory: Path, base: Path) -> Inputs:
     )
 
 
-def threads(asked: int | None, replicas: int, model: Model) -> int:
-    """CPU threads of one replica: as asked; one for a tiny model; else the machine's cores shared by the replicas.
-
-    A tiny model's time goes into Python and small kernels: a second thread waits for the first, and takes its core
-    from the other actors.
-    """
-    if asked is None and isinstance(model, TinyModel):
-        return 1
-    return asked or max(1, (os.cpu_count() or 1) // replicas)
-
-
-def _environment(count: int, engine: str = "torch", gpus: float = 0) -> dict[str, str]:
-    return {**QUIET, "OMP_NUM_THREADS": str(count), **(vllm_environment(count, gpus) if engine == "vllm" else {})}
-
-
 async def start_parts(
     pipeline: Pipeline,
     inputs: Inputs,
@@ -197,24 +168,13 @@ async def start_parts(
         on_event,
         hold.kill,
     )
-    scorers = [
-        hold.spawn(
-            ScorerReplica,
-            pipeline.verifier,
-            resources.scorer.timeout,
-            role="scorer",
-            index=index,
-            env=_environment(1),
-        )
-        for index in range(resources.scorer.replicas)
-    ]
-    scorer = ScorerPool(scorers, resources.scorer.timeout + SCORER_GRACE, on_event)
+    scorer = scorer_pool(pipeline, hold, on_event)
     frozen = _frozen_models(hold, pipeline, inputs, checkpoints)
     models = [actor for pool in frozen.pools.values() for actor in pool.replicas]
     pools = [learner, *learners.values()]
     ranks = [rank for pool in pools for rank in pool.ranks]
     await asyncio.gather(
-        _all_answer([*ranks, *rollouts.replicas, *scorers, *models], deadlines.start, say),
+        _all_answer([*ranks, *rollouts.replicas, *scorer.replicas, *models], deadlines.start, say),
         *(pool.open(loopback=hold.private) for pool in pools),
     )
     return Parts(hold, learner, rollouts, RayPublisher(learner, rollouts), scorer, frozen, learners)
@@ -247,7 +207,7 @@ def _spawn_rollout(hold: Hold, pipeline: Pipeline, inputs: Inputs, index: int) -
         role="rollout",
         index=index,
         gpus=config.gpus,
-        env=_environment(count, config.engine, config.gpus),
+        env=environment(count, config.engine, config.gpus),
     )
 
 
@@ -281,7 +241,7 @@ def _spawn_learner(
         role=role,
         index=rank,
         gpus=config.gpus,
-        env=_environment(count),
+        env=environment(count),
     )
 
 
@@ -302,7 +262,7 @@ def _frozen_models(hold: Hold, pipeline: Pipeline, inputs: Inputs, checkpoints: 
                 role="frozen",
                 index=next(counter),
                 gpus=config.gpus,
-                env=_environment(count, config.engine, config.gpus),
+                env=environment(count, config.engine, config.gpus),
                 kwargs={"name": Path(name).name, "refreshed": refreshed, "given": not folder},
             )
             for _ in range(config.replicas)

@@ -16,6 +16,7 @@ from policies.config import HfModel, Model
 from policies.prompt import Prompt
 from policies.trajectory import FinishReason, Float32, Int32, Origin, Producer, ScoreEntry, Trajectory, reward
 from teachers.config import ModelDemonstrations
+from verifiers.grader import Asked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,10 +61,7 @@ class Drawn(Protocol):
 Generate = Callable[[Sequence[Wanted]], Awaitable[Sequence[Drawn]]]
 """Draws every response, in the order asked."""
 
-Judged = tuple[str, str, str, str]
-"""(trajectory id, prompt text, response text, reference as JSON), as the scorer takes it."""
-
-Judge = Callable[[Sequence[Judged]], Awaitable[Sequence[tuple[ScoreEntry, ...]]]]
+Judge = Callable[[Sequence[Asked]], Awaitable[Sequence[tuple[ScoreEntry, ...]]]]
 """Scores every response, in the order asked."""
 
 
@@ -85,7 +83,7 @@ async def write(
     trajectories = [
         _trajectory(want, prompt, one, name) for want, prompt, one in zip(wanted, owners, drawn, strict=True)
     ]
-    asked = [(t.id, p.text, t.text, p.reference) for t, p in zip(trajectories, owners, strict=True)]
+    asked = [Asked(t.id, p.text, t.text, p.reference, t.group_id) for t, p in zip(trajectories, owners, strict=True)]
     scores = await judge(asked)
     scored = [replace(t, scores=entries) for t, entries in zip(trajectories, scores, strict=True)]
     groups = [scored[start : start + config.samples] for start in range(0, len(scored), config.samples)]

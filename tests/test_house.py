@@ -70,7 +70,7 @@ def inheritance(files: Mapping[str, str]) -> list[str]:
     while more := {c.name for _, c in classes if {ast.unparse(b) for b in c.bases} & exceptions} - exceptions:
         exceptions |= more
     shared = {
-        c.name for path, c in classes if path.endswith("/config.py") and [ast.unparse(b) for b in c.bases] == ["Strict"]
+        c.name for path, c in classes if path.endswith("config.py") and [ast.unparse(b) for b in c.bases] == ["Strict"]
     }
     return [
         f"{path}: class {node.name}({ast.unparse(base)}); compose, or add the base here with its reason"

@@ -10,7 +10,7 @@ import pytest
 
 import verifiers
 from verifiers import Item, Status
-from verifiers.judges import Judges
+from verifiers.workers import Workers
 
 SAME = [
     ("1/2", r"\boxed{0.5}"),
@@ -142,22 +142,22 @@ def test_a_batch_that_runs_out_of_time_says_so():
 
 
 def test_a_judge_killed_from_outside_is_replaced():
-    judges = Judges(["math"], workers=1)
+    workers = Workers(["math"], workers=1)
     request = {"task": "math", "answer": "0.5", "reference": "1/2"}
-    assert judges.ask(request, 5.0) == 1.0
-    process = judges._free.get_nowait()
+    assert workers.ask(request, 5.0) == 1.0
+    process = workers._free.get_nowait()
     assert process is not None
     os.killpg(process._popen.pid, signal.SIGKILL)
-    judges._free.put(process)
-    assert judges.ask(request, 5.0) == 1.0
-    judges.close()
+    workers._free.put(process)
+    assert workers.ask(request, 5.0) == 1.0
+    workers.close()
 
 
 def test_the_judge_sees_no_secret(monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "hush")
-    judges = Judges(["math"], workers=1)
-    assert judges.ask({"task": "math", "answer": "1", "reference": "1"}, 5.0) == 1.0
-    process = judges._free.get_nowait()
+    workers = Workers(["math"], workers=1)
+    assert workers.ask({"task": "math", "answer": "1", "reference": "1"}, 5.0) == 1.0
+    process = workers._free.get_nowait()
     assert process is not None
     with open(f"/proc/{process._popen.pid}/environ", "rb") as environment:
         assert b"hush" not in environment.read()

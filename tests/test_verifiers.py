@@ -17,7 +17,7 @@ from verifiers import Item, Score, Status
 from verifiers.answers import boxes, exact, final
 from verifiers.config import AnswerVerifier, FormatVerifier, RubricVerifier
 from verifiers.equivalence import screen
-from verifiers.verifier import weigh
+from verifiers.rubric import weigh
 
 QUICKSTART = {"kind": "rubric", "parts": [{"kind": "answer", "weight": 1.0}, {"kind": "format", "weight": 0.1}]}
 

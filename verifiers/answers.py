@@ -3,6 +3,9 @@
 import re
 from typing import Any
 
+from verifiers import config
+from verifiers.grader import Grader, one_by_one
+from verifiers.kinds import Tools
 from verifiers.score import Score, Status
 
 BOX = re.compile(r"\\f?boxed\s*\{")
@@ -106,3 +109,8 @@ def exact(response: str, reference: Any, marker: str) -> Score:
     if answer is None:
         return wrong(f"no marker {marker!r}")
     return right() if answer == expected else wrong("another answer" if answer else "no answer after the marker")
+
+
+def open_grader(own: config.AnswerVerifier, _: Tools) -> Grader:
+    """A grader of exact answers."""
+    return one_by_one(lambda item: exact(item.response, item.reference, own.marker))

@@ -2,23 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-
-class Strict(BaseModel):
-    """Base of every verifier config: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Part(Strict):
-    """What a verifier counts for inside a rubric; on its own these three change nothing."""
-
-    name: str = ""
-    """Name in the score's parts; by default the verifier's kind."""
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    required: bool = True
-    """Whether the whole passes only if this part does."""
+from verifiers.part_config import Part
 
 
 class AnswerVerifier(Part):

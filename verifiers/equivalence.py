@@ -5,11 +5,15 @@ huge power holds the interpreter for a minute. So: cheap screens here, and `equa
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from verifiers import answers
+from verifiers import answers, config
+from verifiers.grader import Grader, Item, in_threads
+from verifiers.kinds import Tools
 from verifiers.score import Score
+from verifiers.workers import Workers
 
 LONGEST = 1000
 """Characters of an answer that are read; a longer one is wrong."""
@@ -29,6 +33,24 @@ SUM = re.compile(r"\d\)?\s*(?:[-+*]|\\cdot|\\times)(?!\s*10\s*\^)\s*\(?\s*[-+]?\
 APART = re.compile(r"\d\s+\d+(?![\d\s]*[/\d])")
 DIGITS = re.compile(rf"\d{{{MOST_DIGITS + 1}}}")
 WRAPPING = ("$$", "$", "**", r"\(", r"\)", r"\[", r"\]")
+
+
+def open_grader(own: config.MathVerifier, tools: Tools) -> Grader:
+    """A grader that screens here and compares in killable workers."""
+    workers = tools.killable()
+    return in_threads(lambda item: judge(own, item, workers), own.workers)
+
+
+def judge(own: config.MathVerifier, item: Item, workers: Workers) -> Score:
+    """The verdict on one answer."""
+    screened = screen(item.response, item.reference, own.marker)
+    if isinstance(screened, Score):
+        return screened
+    reference = bare(answers.plain(item.reference) or "")
+    value = workers.ask({"task": "math", "answer": screened, "reference": reference}, own.timeout)
+    if isinstance(value, Score):
+        return value
+    return answers.right() if value == 1.0 else answers.wrong("not equivalent")
 
 
 class UnreadableReferenceError(ValueError):
@@ -76,6 +98,16 @@ def _fault(answer: str, expected: str) -> str:
     if NUMBER.fullmatch(expected) and SUM.search(answer):
         return "arithmetic that is not worked out"
     return ""
+
+
+def preload(_: str) -> None:
+    """Load what `work` needs, in a worker."""
+    equal("\\frac{1}{2}", "0.5")
+
+
+def work(_: str, request: Mapping[str, Any]) -> float:
+    """The worker's task `math`: 1 if `answer` and `reference` are the same."""
+    return float(equal(request["answer"], request["reference"]))
 
 
 def equal(answer: str, reference: str) -> bool:

@@ -13,6 +13,8 @@ class Status(StrEnum):
     """The verifier did not finish in time: the response is not judged."""
     ERROR = "error"
     """The verifier broke, or its reference is unusable: the response is not judged."""
+    REFUSED = "refused"
+    """The verifier would not judge: no sandbox for a program, or a judge that declined to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,13 @@ class Score:
     reason: str = ""
     spans: tuple[Span, ...] = ()
     parts: dict[str, "Score"] = field(default_factory=dict)
-    """Component scores of a rubric, by part name."""
+    """Component scores, by name: a rubric's parts, or figures that a verifier measured and that count nothing."""
+    seconds: float = math.nan
+    """What the verdict took; of a verdict given in a batch, its share. NaN where nobody measured."""
+    scorer: str = ""
+    """Kind of verifier that said so, and ..."""
+    version: str = ""
+    """... a digest of its config, its code and the libraries that judge: verdicts of two versions do not compare."""
 
     @classmethod
     def unknown(cls, status: Status, reason: str) -> "Score":

@@ -32,7 +32,7 @@ ATTEMPTS = 2
 """A process that dies for another reason than time gets the same request so many times."""
 
 
-class Judges:
+class Workers:
     """Processes that are started when first needed and replaced when they die. Safe to call from threads."""
 
     def __init__(self, tasks: Sequence[str], workers: int) -> None:
@@ -43,7 +43,7 @@ class Judges:
         self.workers = workers
 
     def ask(self, request: dict[str, Any], timeout: float) -> float | Score:
-        """The judge's number, or the unknown score that says why there is none."""
+        """The task's number, or the unknown score that says why there is none."""
         process = self._free.get(timeout=LEASE_SECONDS)
         try:
             for _ in range(ATTEMPTS):
@@ -52,7 +52,7 @@ class Judges:
                 verdict = _read_answer(process.ask(request, timeout), timeout)
                 if verdict is not None:
                     return verdict
-            return Score.unknown(Status.ERROR, "the judging process died")
+            return Score.unknown(Status.ERROR, "the worker process died")
         except TimeoutError as error:
             if process is not None:
                 process.kill()
@@ -85,10 +85,10 @@ def _read_answer(answer: dict[str, Any], timeout: float) -> float | Score | None
 
 
 class _Process:
-    """One judging process and its pipes."""
+    """One worker process and its pipes."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
-        command = [sys.executable, "-P", "-m", "verifiers.judge_process", *tasks]
+        command = [sys.executable, "-P", "-m", "verifiers.worker_process", *tasks]
         self._popen = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -100,7 +100,7 @@ class _Process:
         self._buffer = b""
         self.alive = True
         try:
-            self._read(START_SECONDS, "starting a judging process")
+            self._read(START_SECONDS, "starting a worker process")
         except TimeoutError:
             self.kill()
             raise

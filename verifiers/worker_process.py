@@ -1,4 +1,4 @@
-"""The process that runs code which may hang: `python -m verifiers.judge_process TASK...`.
+"""The process that runs code which may hang: `python -m verifiers.worker_process TASK...`.
 
 It loads what the tasks need, then forks. The child reads one JSON request a line from standard input and answers on
 standard output. A kernel timer ends the child when a verdict takes too long, whatever holds the interpreter lock;
@@ -10,7 +10,11 @@ import os
 import resource
 import signal
 import sys
+from importlib import import_module
 from typing import Any, BinaryIO
+
+MODULES = {"math": "verifiers.equivalence", "reasoning_gym": "verifiers.tasks"}
+"""Task -> the module with its `preload(about)` and its `work(about, request) -> float`."""
 
 MEMORY_BYTES = 3 << 30
 """Address space of one child."""
@@ -38,15 +42,8 @@ def main(tasks: list[str]) -> None:
 
 def _preload(task: str) -> None:
     """Import a task's libraries and run it once, so that no verdict waits for an import."""
-    kind, _, name = task.partition(":")
-    if kind == "math":
-        from verifiers.equivalence import equal
-
-        equal("\\frac{1}{2}", "0.5")
-    if kind == "reasoning_gym":
-        from verifiers.tasks import scorer
-
-        scorer(name)
+    kind, _, about = task.partition(":")
+    import_module(MODULES[kind]).preload(about)
 
 
 def _serve(answers: BinaryIO, died: int) -> None:
@@ -62,25 +59,16 @@ def _serve(answers: BinaryIO, died: int) -> None:
             signal.setitimer(signal.ITIMER_REAL, request["timeout"])
             answer: dict[str, float | str]
             try:
-                answer = {"value": _judge(request)}
+                answer = {"value": _work(request)}
             except (Exception, RecursionError, MemoryError) as error:  # noqa: BLE001  (boundary: becomes a status)
                 answer = {"error": type(error).__name__}
             signal.setitimer(signal.ITIMER_REAL, 0)
             _say(answers, answer)
 
 
-def _judge(request: dict[str, Any]) -> float:
-    match request["task"].partition(":"):
-        case ("math", _, _):
-            from verifiers.equivalence import equal
-
-            return float(equal(request["answer"], request["reference"]))
-        case ("reasoning_gym", _, dataset):
-            from verifiers.tasks import scorer
-
-            return float(scorer(dataset)(request["answer"], request["reference"]))
-        case _:
-            raise ValueError(request["task"])
+def _work(request: dict[str, Any]) -> float:
+    kind, _, about = request["task"].partition(":")
+    return float(import_module(MODULES[kind]).work(about, request))
 
 
 def _say(answers: BinaryIO, value: dict[str, Any]) -> None:
