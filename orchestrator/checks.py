@@ -16,7 +16,9 @@ from teachers.config import (
     ChainSolver,
     ModelDemonstrations,
 )
+from verifiers import function
 from verifiers.config import RubricVerifier, StepsVerifier, TaskVerifier, Verifier
+from verifiers.text_config import FunctionVerifier
 
 Keys = tuple[str | int, ...]
 
@@ -31,6 +33,7 @@ def check(pipeline: Pipeline, recipes: Sequence[Recipe], *, files: bool = True) 
         found += [*data_files(pipeline), *_model(pipeline.model, ("model",))]
         if isinstance(pipeline.demonstrations, ModelDemonstrations):
             found += _model(pipeline.demonstrations.model, ("demonstrations", "model"))
+        found += _functions(pipeline.verifier, ("verifier",))
         for index, recipe in enumerate(recipes):
             found += _teacher(pipeline, index, recipe)
     found += _verifier(pipeline.verifier, ("verifier",), pipeline.prompts.train)
@@ -110,6 +113,24 @@ def _verifier(verifier: Verifier, key: Keys, prompts: PromptSource) -> Iterator[
         case TaskVerifier() if isinstance(prompts, TaskPrompts) and prompts.dataset != verifier.dataset:
             problem = f"prompts.train has tasks of {prompts.dataset} {shown(verifier.dataset)}"
             yield Fault((*key, "dataset"), problem, f"set it to {prompts.dataset}")
+
+
+def _functions(verifier: Verifier, key: Keys) -> Iterator[Fault]:
+    """A user's own functions that are not in their files; the files are read, not run."""
+    match verifier:
+        case RubricVerifier():
+            for index, part in enumerate(verifier.parts):
+                yield from _functions(part, (*key, "parts", index))
+        case StepsVerifier():
+            yield from _functions(verifier.step, (*key, "step"))
+            yield from _functions(verifier.outcome, (*key, "outcome"))
+        case FunctionVerifier() if found := function.fault(verifier.path, verifier.function):
+            name, problem = found
+            fixes = {
+                "path": "give the Python file, relative to the pipeline file's folder",
+                "function": "name one of them",
+            }
+            yield Fault((*key, name), problem, fixes[name])
 
 
 # ---------------------------------------------------------------- resources

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from verifiers.part_config import Part
+from verifiers.text_config import FunctionVerifier
 
 
 class AnswerVerifier(Part):
@@ -96,11 +97,13 @@ class RubricVerifier(Part):
 
 
 Verifier = Annotated[
-    AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | StepsVerifier | RubricVerifier,
+    AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | FunctionVerifier | StepsVerifier | RubricVerifier,
     Field(discriminator="kind"),
 ]
 
-AnyVerifier = AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | StepsVerifier | RubricVerifier
+AnyVerifier = (
+    AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | FunctionVerifier | StepsVerifier | RubricVerifier
+)
 """The same union, for `isinstance` and annotations."""
 
 StepsVerifier.model_rebuild()

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
-from verifiers import config
+from verifiers import config, text_config
 from verifiers.grader import Checked, Grader
 from verifiers.served import Models, Wanted
 from verifiers.workers import Workers
@@ -22,6 +22,7 @@ OPENERS: Mapping[type, str] = {
     config.FormatVerifier: "verifiers.format",
     config.MathVerifier: "verifiers.equivalence",
     config.TaskVerifier: "verifiers.tasks",
+    text_config.FunctionVerifier: "verifiers.function",
     config.StepsVerifier: "verifiers.steps",
     config.RubricVerifier: "verifiers.rubric",
 }
@@ -30,6 +31,7 @@ OPENERS: Mapping[type, str] = {
 TASKS: Mapping[type, str] = {
     config.MathVerifier: "math",
     config.TaskVerifier: "reasoning_gym",
+    text_config.FunctionVerifier: "function",
 }
 """Config -> the task that its verdicts ask a killable worker for (verifiers/worker_process.py)."""
 
@@ -58,10 +60,10 @@ class Tools:
             raise ValueError("this verifier asks worker processes and has no task in verifiers.kinds.TASKS")
         return self.workers
 
-    def open(self, own: config.AnyVerifier) -> Grader:
+    def open(self, own: config.AnyVerifier) -> Checked:
         """A checked grader: `own` may be a part of another verifier."""
         module: Opener = import_module(OPENERS[type(own)])
-        return Checked(module.open_grader(own, self), own.kind, version_of(own.model_dump_json()))
+        return Checked(module.open_grader(own, self), own.kind, signature(own))
 
 
 def leaves(verifier: config.AnyVerifier) -> Iterator[config.AnyVerifier]:
@@ -85,7 +87,11 @@ def workers_for(verifier: config.AnyVerifier) -> Workers | None:
 
 def task_of(leaf: config.AnyVerifier) -> str:
     """The worker's task, with what it is about where that is loaded once: `reasoning_gym:chain_sum`."""
-    about = getattr(leaf, "dataset", "")
+    about = (
+        f"{leaf.function}@{leaf.path}"
+        if isinstance(leaf, text_config.FunctionVerifier)
+        else getattr(leaf, "dataset", "")
+    )
     return f"{TASKS[type(leaf)]}:{about}" if about else TASKS[type(leaf)]
 
 
@@ -95,10 +101,18 @@ def wanted(verifier: config.AnyVerifier) -> tuple[Wanted, ...]:
     return tuple(dict.fromkeys(one for models in asking for one in models))
 
 
+def signature(verifier: config.AnyVerifier) -> str:
+    """The version of a verifier as it is now, with the user's own files that it reads."""
+    own = [leaf.path for leaf in leaves(verifier) if isinstance(leaf, text_config.FunctionVerifier)]
+    return version_of(verifier.model_dump_json(), tuple(Path(path).read_bytes() for path in own))
+
+
 @lru_cache(maxsize=64)
-def version_of(config_json: str) -> str:
-    """Changes with the config, this code and the libraries that judge."""
+def version_of(config_json: str, files: tuple[bytes, ...] = ()) -> str:
+    """Changes with the config, the content of the user's files, this code and the libraries that judge."""
     digest = blake2s(config_json.encode(), digest_size=6)
+    for content in files:
+        digest.update(blake2s(content).digest())
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     for package in JUDGED_BY:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from verifiers import config
-from verifiers.grader import Grader, Item
-from verifiers.kinds import Tools, version_of, workers_for
+from verifiers.grader import Checked, Item
+from verifiers.kinds import Tools, workers_for
 from verifiers.score import Score
 from verifiers.served import Models
 from verifiers.workers import Workers
@@ -21,14 +21,14 @@ class Verifier:
     """Judges responses. What a model wrote never makes it raise; what it cannot judge has a status, not a value."""
 
     config: config.AnyVerifier
-    grader: Grader
+    grader: Checked
     workers: Workers | None
     """Killable processes, where a verdict may hang."""
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Name, and a version that changes with the config, this code and the libraries that judge."""
-        return self.config.kind, version_of(self.config.model_dump_json())
+        """Name, and a version that changes with the config, its files, this code and the libraries that judge."""
+        return self.grader.scorer, self.grader.version
 
     def score(self, prompt: str, response: str, reference: Any) -> Score:
         """The verdict on one response."""

@@ -10,11 +10,15 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, BinaryIO
 
-MODULES = {"math": "verifiers.equivalence", "reasoning_gym": "verifiers.tasks"}
-"""Task -> the module with its `preload(about)` and its `work(about, request) -> float`."""
+MODULES = {"math": "verifiers.equivalence", "reasoning_gym": "verifiers.tasks", "function": "verifiers.function"}
+"""Task -> the module with its `preload(about)` and its `work(about, request)`.
+
+`work` gives a number; or a mapping with `value`, `passed`, `reason` and `parts` (name -> number); or one with `error`.
+"""
 
 MEMORY_BYTES = 3 << 30
 """Address space of one child."""
@@ -57,22 +61,23 @@ def _serve(answers: BinaryIO, died: int) -> None:
         for line in requests:
             request = json.loads(line)
             signal.setitimer(signal.ITIMER_REAL, request["timeout"])
-            answer: dict[str, float | str]
+            answer: Mapping[str, Any]
             try:
-                answer = {"value": _work(request)}
+                answer = _work(request)
             except (Exception, RecursionError, MemoryError) as error:  # noqa: BLE001  (boundary: becomes a status)
                 answer = {"error": type(error).__name__}
             signal.setitimer(signal.ITIMER_REAL, 0)
             _say(answers, answer)
 
 
-def _work(request: dict[str, Any]) -> float:
+def _work(request: dict[str, Any]) -> Mapping[str, Any]:
     kind, _, about = request["task"].partition(":")
-    return float(import_module(MODULES[kind]).work(about, request))
+    found = import_module(MODULES[kind]).work(about, request)
+    return found if isinstance(found, Mapping) else {"value": float(found)}
 
 
-def _say(answers: BinaryIO, value: dict[str, Any]) -> None:
-    answers.write(json.dumps(value).encode() + b"\n")
+def _say(answers: BinaryIO, value: Mapping[str, Any]) -> None:
+    answers.write(json.dumps(dict(value)).encode() + b"\n")
 
 
 if __name__ == "__main__":

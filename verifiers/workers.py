@@ -43,7 +43,7 @@ class Workers:
         self.workers = workers
 
     def ask(self, request: dict[str, Any], timeout: float) -> float | Score:
-        """The task's number, or the unknown score that says why there is none."""
+        """The task's number, or its whole score if it gives one; else the unknown score that says why there is none."""
         process = self._free.get(timeout=LEASE_SECONDS)
         try:
             for _ in range(ATTEMPTS):
@@ -74,10 +74,12 @@ class Workers:
 def _read_answer(answer: dict[str, Any], timeout: float) -> float | Score | None:
     """The verdict in a process's answer; None if the process died of something else than time."""
     match answer:
-        case {"value": float(value)}:
-            return value
         case {"error": str(reason)}:
             return Score.unknown(Status.ERROR, reason)
+        case {"value": float(value), "passed": bool(passed), "reason": str(reason), "parts": dict(parts)}:
+            return Score(value, passed, reason=reason, parts={name: Score(part, None) for name, part in parts.items()})
+        case {"value": float(value)}:
+            return value
         case {"died": signal.SIGALRM}:
             return Score.unknown(Status.TIMEOUT, f"no verdict within {timeout:g} s")
         case _:

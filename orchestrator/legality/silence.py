@@ -20,6 +20,7 @@ from verifiers.config import (
     TaskVerifier,
     part_name,
 )
+from verifiers.text_config import FunctionVerifier
 
 RULE = "verdicts"
 
@@ -92,7 +93,7 @@ def compares(verifier: AnyVerifier) -> str:
     match verifier:
         case AnswerVerifier() | MathVerifier() | TaskVerifier():
             return verifier.kind
-        case FormatVerifier():
+        case FormatVerifier() | FunctionVerifier():
             return ""
         case StepsVerifier():
             return compares(verifier.outcome)
