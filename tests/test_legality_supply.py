@@ -111,7 +111,9 @@ def test_a_verifier_that_passes_everything_tells_no_control_anything(control, ve
     assert f"{control.kind} counts how many responses passed" in text
     assert "without a required part (answer, format)" in text
     assert "required: true" in fix
-    for left in (STRICT, AnswerVerifier(), RubricVerifier(parts=(LENIENT, MathVerifier()))):
+    gated = RubricVerifier(parts=(FormatVerifier(required=False), AnswerVerifier(role="gate", weight=0)))
+    vetoed = RubricVerifier(parts=(AnswerVerifier(required=False), FormatVerifier(role="veto")))
+    for left in (STRICT, gated, vetoed, AnswerVerifier(), RubricVerifier(parts=(LENIENT, MathVerifier()))):
         assert not of("verdicts", (R, D), control, around=around(verifier=left))
 
 
@@ -155,7 +157,12 @@ def test_imitation_asks_no_verifier():
 def test_a_part_of_a_rubric_that_compares_silences_the_whole():
     parts = RubricVerifier(parts=(FormatVerifier(), AnswerVerifier()))
     assert refused("verdicts", (R,), around=around(verifier=parts, referenced=False))
-    assert not of("verdicts", (R,), around=around(verifier=RubricVerifier(parts=(FormatVerifier(),)), referenced=False))
+    reported = RubricVerifier(parts=(FormatVerifier(), AnswerVerifier(weight=0)))
+    for heard in (reported, RubricVerifier(parts=(FormatVerifier(),))):
+        assert not of("verdicts", (R,), around=around(verifier=heard, referenced=False))
+    for role in ("gate", "veto"):
+        decided = RubricVerifier(parts=(FormatVerifier(), AnswerVerifier(role=role)))
+        assert refused("verdicts", (R,), around=around(verifier=decided, referenced=False))
 
 
 # ---------------------------------------------------------------- how many there are

@@ -80,10 +80,20 @@ class StepsVerifier(Part):
 
 
 class RubricVerifier(Part):
-    """Weighted mean of parts; passes when every required part passes; unknown when a part is."""
+    """Weighted mean of parts; passes when every required part passes; unknown when a part that could change it is.
+
+    Parts that compute are always judged. Those that ask a process or a model come after the gates and vetoes that are
+    as cheap or cheaper, and are skipped where one of these has decided.
+    """
 
     kind: Literal["rubric"] = "rubric"
     parts: Annotated[tuple["Verifier", ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> Self:
+        if not any(part.counts for part in self.parts):
+            raise ValueError("no part counts: give one that is no veto a weight above 0")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -91,8 +101,9 @@ class RubricVerifier(Part):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"parts share the name {', '.join(map(repr, twice))}; give each part a name of its own")
-        if "reward" in names:
-            raise ValueError("a part may not be named 'reward': that is the whole's name; choose another")
+        taken = sorted({"reward", "held_out"} & set(names))
+        if taken:
+            raise ValueError(f"a part may not be named {taken[0]!r}: the whole has scores of that name; choose another")
         return self
 
 

@@ -78,6 +78,17 @@ def leaves(verifier: config.AnyVerifier) -> Iterator[config.AnyVerifier]:
         yield verifier
 
 
+def expense(verifier: config.AnyVerifier) -> int:
+    """What a verdict costs, in kind: 0 computes, 1 asks a process, 2 asks a model."""
+    found = [2 if hasattr(leaf, "wanted") else int(hasattr(leaf, "workers")) for leaf in leaves(verifier)]
+    return max(found)
+
+
+def compares(verifier: config.AnyVerifier) -> bool:
+    """Whether it compares the responses of a group, so that a group must come whole: a leaf says so by `compares`."""
+    return any(getattr(leaf, "compares", False) for leaf in leaves(verifier))
+
+
 def workers_for(verifier: config.AnyVerifier) -> Workers | None:
     """Worker processes that know the tasks of every leaf, as many as the leaf that wants most; None where none does."""
     found = {task_of(leaf): leaf for leaf in leaves(verifier) if type(leaf) in TASKS}

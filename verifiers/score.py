@@ -15,6 +15,8 @@ class Status(StrEnum):
     """The verifier broke, or its reference is unusable: the response is not judged."""
     REFUSED = "refused"
     """The verifier would not judge: no sandbox for a program, or a judge that declined to answer."""
+    SKIPPED = "skipped"
+    """A rubric's part that was not asked, for a gate as cheap or cheaper had decided."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def silence(case: Case) -> Iterator[Verdict]:
         text = (
             f"{control.kind} counts how many responses passed, and {optional} passes all of them, whatever their value"
         )
-        fix = "set required: true on a part of the rubric, or choose a verifier that can fail"
+        fix = "set required: true (or role: gate) on a part of the rubric, or choose a verifier that can fail"
         yield Verdict("error", RULE, who, text, fix)
 
 
@@ -98,7 +98,8 @@ def compares(verifier: AnyVerifier) -> str:
         case StepsVerifier():
             return compares(verifier.outcome)
         case RubricVerifier():
-            return next((found for part in verifier.parts if (found := compares(part))), "")
+            heard = [part for part in verifier.parts if part.counts or part.decides or part.demanded]
+            return next((found for part in heard if (found := compares(part))), "")
         case _:
             assert_never(verifier)
 
@@ -107,8 +108,9 @@ def always_passes(verifier: AnyVerifier) -> str:
     """The verifier that passes every response that it judges, in words; empty where one can fail."""
     match verifier:
         case RubricVerifier():
-            demanded = [part for part in verifier.parts if part.required]
-            if all(always_passes(part) for part in demanded):
+            demanded = [part for part in verifier.parts if part.demanded]
+            vetoed = any(part.role == "veto" for part in verifier.parts)
+            if not vetoed and all(always_passes(part) for part in demanded):
                 return f"a rubric without a required part ({', '.join(part_name(part) for part in verifier.parts)})"
             return ""
         case StepsVerifier():
