@@ -79,6 +79,23 @@ class Tokenizer:
         """Text of the ids; special tokens are left out unless asked for."""
         return str(self.codec.decode([int(i) for i in ids], skip_special_tokens=skip_special))
 
+    def pieces(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
+        """[T] the text that each token completes; joined they are what `decode` gives.
+
+        Special tokens complete nothing, nor does a token that ends within a character: its last token has it whole.
+        """
+        numbers = [int(i) for i in ids]
+        whole, stream = self.decode(numbers), tokenizers.decoders.DecodeStream(skip_special_tokens=True)
+        try:
+            found = [stream.step(self.codec, i) or "" for i in numbers]
+        except Exception:  # noqa: BLE001  (tokenizers raises nothing narrower: a byte that changes the text before it)
+            found = []
+        told = "".join(found)
+        if not whole.startswith(told) or not found:
+            return _settled(whole, [self.decode(numbers[:end]) for end in range(1, len(numbers) + 1)])
+        found[-1] += whole[len(told) :]  # bytes that end in no character
+        return found
+
     def prompt(self, text: str) -> Int32:
         """Context tokens for one user message: through the chat template where there is one, else the text as it is."""
         if self.template is None:
@@ -135,6 +152,26 @@ class Tokenizer:
                 "write the text with the model's characters, or choose another model"
             ) from error
         return np.asarray(ids, np.int32)
+
+
+def _settled(whole: str, prefixes: Sequence[str]) -> list[str]:
+    """What each prefix of the tokens has in common with the whole text, beyond what those before it had.
+
+    Some decoders (byte fallback) make one bad byte of a run undo the characters before it, so that a prefix's text is
+    not always the beginning of the whole's.
+    """
+    found, known = [], 0
+    for one in prefixes:
+        common = max(known, _alike(one, whole))
+        found.append(whole[known:common])
+        known = common
+    return found
+
+
+def _alike(left: str, right: str) -> int:
+    """How many characters both begin with."""
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
 def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
