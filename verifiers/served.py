@@ -6,7 +6,7 @@ the verifier loads the model in its own process, which is right for a script and
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Reply:
     text: str | None
     reason: str = ""
     timed_out: bool = False
+    refused: bool = False
+    """The model, or who serves it, declined: `reason` says how."""
 
 
 class ScalarModel(Protocol):
@@ -58,6 +60,7 @@ class ScalarModel(Protocol):
         ...
 
 
+@runtime_checkable
 class Chat(Protocol):
     """A model that answers conversations."""
 
