@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from verifiers.judge_config import JudgeVerifier
 from verifiers.part_config import Part
 from verifiers.text_config import FunctionVerifier
 
@@ -108,12 +109,26 @@ class RubricVerifier(Part):
 
 
 Verifier = Annotated[
-    AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | FunctionVerifier | StepsVerifier | RubricVerifier,
+    AnswerVerifier
+    | MathVerifier
+    | FormatVerifier
+    | TaskVerifier
+    | FunctionVerifier
+    | JudgeVerifier
+    | StepsVerifier
+    | RubricVerifier,
     Field(discriminator="kind"),
 ]
 
 AnyVerifier = (
-    AnswerVerifier | MathVerifier | FormatVerifier | TaskVerifier | FunctionVerifier | StepsVerifier | RubricVerifier
+    AnswerVerifier
+    | MathVerifier
+    | FormatVerifier
+    | TaskVerifier
+    | FunctionVerifier
+    | JudgeVerifier
+    | StepsVerifier
+    | RubricVerifier
 )
 """The same union, for `isinstance` and annotations."""
 

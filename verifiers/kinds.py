@@ -14,6 +14,7 @@ from typing import Protocol
 
 from verifiers import config, text_config
 from verifiers.grader import Checked, Grader
+from verifiers.judge_config import JudgeVerifier
 from verifiers.served import Models, Wanted
 from verifiers.workers import Workers
 
@@ -23,6 +24,7 @@ OPENERS: Mapping[type, str] = {
     config.MathVerifier: "verifiers.equivalence",
     config.TaskVerifier: "verifiers.tasks",
     text_config.FunctionVerifier: "verifiers.function",
+    JudgeVerifier: "verifiers.judge",
     config.StepsVerifier: "verifiers.steps",
     config.RubricVerifier: "verifiers.rubric",
 }
