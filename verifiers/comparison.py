@@ -2,7 +2,10 @@
 the program's."""
 
 import math
+import re
 from typing import Any
+
+SPACES = re.compile(r"(\s+)")
 
 
 def same_text(got: str, expected: str, tolerance: float) -> bool:
@@ -10,7 +13,7 @@ def same_text(got: str, expected: str, tolerance: float) -> bool:
     if (mine := _lines(got)) == (theirs := _lines(expected)):
         return True
     return len(mine) == len(theirs) and all(
-        one == other or _same_words(one.split(), other.split(), tolerance)
+        one == other or _same_words(SPACES.split(one), SPACES.split(other), tolerance)
         for one, other in zip(mine, theirs, strict=True)
     )
 
@@ -20,7 +23,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _same_words(mine: list[str], theirs: list[str], tolerance: float) -> bool:
-    """Words that are equal, or both decimals that are near; whole numbers must be the same."""
+    """Words, and the spaces between them, that are equal, or decimals that are near; whole numbers must be the same."""
     if len(mine) != len(theirs):
         return False
     return all(

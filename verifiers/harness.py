@@ -26,10 +26,10 @@ def main() -> None:
         space = {"__name__": "program", "__builtins__": __builtins__}
         exec(code, space)
         function = found(space, asked["name"])
-        told = {"value": plain(function(*asked["args"]))}  # type: ignore[operator]
+        told = json.dumps({"value": plain(function(*asked["args"]))})  # type: ignore[operator]
     except BaseException as error:  # noqa: BLE001  (SystemExit is the program's fault too)
-        told = {"fault": fault_of(error)}
-    line = f"{asked['nonce']} {json.dumps(told)}\n".encode()
+        told = json.dumps({"fault": fault_of(error)})
+    line = f"{asked['nonce']} {told}\n".encode()
     while line:
         line = line[os.write(answers, line) :]
     os._exit(0)  # nothing that the program left behind runs
