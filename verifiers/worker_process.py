@@ -67,7 +67,7 @@ def _serve(answers: BinaryIO, died: int) -> None:
             except (Exception, RecursionError, MemoryError) as error:  # noqa: BLE001  (boundary: becomes a status)
                 answer = {"error": type(error).__name__}
             signal.setitimer(signal.ITIMER_REAL, 0)
-            _say(answers, answer)
+            _say(answers, {**answer, "id": request["id"]})
 
 
 def _work(request: dict[str, Any]) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ unguarded script twice and, under Ray, loads Ray for each verdict process.
 
 import contextlib
 import json
+import math
 import os
 import queue
 import select
@@ -29,14 +30,20 @@ LEASE_SECONDS = 3600.0
 """Longest wait of a thread for a free process; every verdict before it is bounded, so this never runs out."""
 
 ATTEMPTS = 2
-"""A process that dies for another reason than time gets the same request so many times."""
+"""A process that dies for another reason than time, or answers what is no answer, is asked so many times."""
+
+LONGEST_ANSWER = 1 << 20
+"""Bytes; what says more than this in one line is not answering."""
+
+PROGRAM = (sys.executable, "-P", "-m", "verifiers.worker_process")
 
 
 class Workers:
     """Processes that are started when first needed and replaced when they die. Safe to call from threads."""
 
-    def __init__(self, tasks: Sequence[str], workers: int) -> None:
-        self._tasks = tuple(tasks)
+    def __init__(self, tasks: Sequence[str], workers: int, program: Sequence[str] = PROGRAM) -> None:
+        """`program` speaks as verifiers/worker_process.py does."""
+        self._command = (*program, *tasks)
         self._free: queue.LifoQueue[_Process | None] = queue.LifoQueue()
         for _ in range(workers):
             self._free.put(None)  # a place whose process is not started yet
@@ -48,11 +55,11 @@ class Workers:
         try:
             for _ in range(ATTEMPTS):
                 if process is None or not process.alive:
-                    process = _Process(self._tasks)
+                    process = _Process(self._command)
                 verdict = _read_answer(process.ask(request, timeout), timeout)
                 if verdict is not None:
                     return verdict
-            return Score.unknown(Status.ERROR, "the worker process died")
+            return Score.unknown(Status.ERROR, "the worker process died, or gave no answer")
         except TimeoutError as error:
             if process is not None:
                 process.kill()
@@ -79,7 +86,7 @@ def _read_answer(answer: dict[str, Any], timeout: float) -> float | Score | None
         case {"value": float(value), "passed": bool(passed), "reason": str(reason), "parts": dict(parts)}:
             return Score(value, passed, reason=reason, parts={name: Score(part, None) for name, part in parts.items()})
         case {"value": float(value)}:
-            return value
+            return value if math.isfinite(value) else Score.unknown(Status.ERROR, f"the value is {value}")
         case {"died": signal.SIGALRM}:
             return Score.unknown(Status.TIMEOUT, f"no verdict within {timeout:g} s")
         case _:
@@ -89,8 +96,7 @@ def _read_answer(answer: dict[str, Any], timeout: float) -> float | Score | None
 class _Process:
     """One worker process and its pipes."""
 
-    def __init__(self, tasks: Sequence[str]) -> None:
-        command = [sys.executable, "-P", "-m", "verifiers.worker_process", *tasks]
+    def __init__(self, command: Sequence[str]) -> None:
         self._popen = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -99,44 +105,78 @@ class _Process:
             env=_environment(),
             start_new_session=True,
         )
+        assert self._popen.stdin is not None and self._popen.stdout is not None
+        self._requests, self._answers = self._popen.stdin.fileno(), self._popen.stdout.fileno()
+        os.set_blocking(self._requests, False)  # a process that is stopped does not read: we would wait for ever
         self._buffer = b""
+        self._asked = 0
         self.alive = True
         try:
-            self._read(START_SECONDS, "starting a worker process")
+            self._read(time.monotonic() + START_SECONDS, "starting a worker process")
         except TimeoutError:
             self.kill()
             raise
+        except (OSError, ValueError):
+            self.kill()
 
     def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
-        """The answer, `{"died": signal}` when the child ended instead, or {} when the whole process did."""
+        """The answer to this request; `{"died": signal}` when the child ended instead; {} when there is none to have.
+
+        What the process says of another request, or unasked, is passed over: an answer never reaches the next response.
+        """
         if not self.alive:
             return {}
-        line = json.dumps({**request, "timeout": timeout}).encode() + b"\n"
+        self._asked += 1
+        line = json.dumps({**request, "timeout": timeout, "id": self._asked}).encode() + b"\n"
+        deadline, waiting_for = time.monotonic() + timeout + GRACE_SECONDS, f"no verdict within {timeout:g} s"
         try:
-            assert self._popen.stdin is not None
-            self._popen.stdin.write(line)
-            self._popen.stdin.flush()
-        except BrokenPipeError:
+            self._forget()
+            self._write(line, deadline, waiting_for)
+            while time.monotonic() < deadline:
+                answer = self._read(deadline, waiting_for)
+                if not answer or "died" in answer or answer.get("id") == self._asked:
+                    return answer
+            raise TimeoutError(waiting_for)
+        except TimeoutError:
+            raise
+        except (OSError, ValueError):  # the pipe is broken, or what came through is no answer
             self.kill()
             return {}
-        return self._read(timeout + GRACE_SECONDS, f"no verdict within {timeout:g} s")
 
-    def _read(self, seconds: float, waiting_for: str) -> dict[str, Any]:
-        """One line of JSON; {} at the end of the stream. TimeoutError carries `waiting_for`."""
-        assert self._popen.stdout is not None
-        descriptor = self._popen.stdout.fileno()
-        deadline = time.monotonic() + seconds
-        while b"\n" not in self._buffer:
-            ready, _, _ = select.select([descriptor], [], [], max(deadline - time.monotonic(), 0))
+    def _forget(self) -> None:
+        """What was said unasked, as when a child was killed at rest, is not for the next request."""
+        self._buffer, read = b"", 0
+        while select.select([self._answers], [], [], 0)[0]:
+            read += len(chunk := os.read(self._answers, 1 << 16))
+            if not chunk or read > LONGEST_ANSWER:
+                raise BrokenPipeError
+
+    def _write(self, line: bytes, deadline: float, waiting_for: str) -> None:
+        """TimeoutError when the process does not take the whole line in time."""
+        while line:
+            _, ready, _ = select.select([], [self._requests], [], max(deadline - time.monotonic(), 0))
             if not ready:
                 raise TimeoutError(waiting_for)
-            chunk = os.read(descriptor, 1 << 16)
+            line = line[os.write(self._requests, line[: select.PIPE_BUF]) :]
+
+    def _read(self, deadline: float, waiting_for: str) -> dict[str, Any]:
+        """One line of JSON; {} at the end of the stream. TimeoutError carries `waiting_for`."""
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self._answers], [], [], max(left, 0))
+            if not ready or left < 0:
+                raise TimeoutError(waiting_for)
+            chunk = os.read(self._answers, 1 << 16)
             if not chunk:
                 self.kill()
                 return {}
             self._buffer += chunk
+            if len(self._buffer) > LONGEST_ANSWER:
+                raise ValueError(f"an answer of more than {LONGEST_ANSWER} bytes")
         line, _, self._buffer = self._buffer.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
+        answer = json.loads(line)
+        if not isinstance(answer, dict):
+            raise ValueError("an answer that is no object")
         return answer
 
     def kill(self) -> None:
