@@ -58,6 +58,22 @@ class Frozen(Strict):
     gpus: Annotated[float, Field(ge=0)] = 0
 
 
+class Judge(Strict):
+    """Actors that hold the models which the verifier asks: reward models, process reward models, judges."""
+
+    replicas: Annotated[int, Field(ge=1)] = 1
+    """Of each model; the scorers are shared out among them."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs of one replica; 0 runs on the CPU."""
+    batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    """Most tokens in one forward pass of a model with a scalar head, padding included; a longer text goes alone."""
+    engine: Literal["vllm", "torch"] = "torch"
+    """What writes the answers of a model that judges in words."""
+    context: Annotated[int, Field(ge=256)] = 4096
+    """Longest question with its answer, in tokens, of a model that judges in words; the model's own limit still holds."""
+
+
 class Deadlines(Strict):
     """Longest waits, in seconds; each is named in the error when it runs out."""
 
@@ -76,4 +92,5 @@ class Resources(Strict):
     learner: Learner = Learner()
     scorer: Scorer = Scorer()
     frozen: Frozen = Frozen()
+    judge: Judge = Judge()
     deadlines: Deadlines = Deadlines()

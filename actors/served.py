@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors import cluster
-from actors.cluster import Actor
-from verifiers.served import Message, Models, Reply, Served
+from actors.cluster import Actor, ActorLostError
+from verifiers.score import Status
+from verifiers.served import Exchange, Message, Models, Reading, Reply, Served
 
 GRACE = 5.0
 """Seconds past a batch's own limit that a scorer waits for what was ready in time."""
+
+LOADING = 1800.0
+"""Seconds that a scorer waits at its start for a model to load; a run's own deadline for the start is shorter."""
 
 Share = Actor | Served
 
@@ -28,16 +32,16 @@ class Remote:
 
     actor: Actor
 
-    def scores(self, pairs: Sequence[tuple[str, str]], seconds: float) -> list[float]:
-        """The head's output at the end of each (prompt, response)."""
-        found: list[float] = self._ask("scores", list(pairs), seconds, seconds=seconds)
-        return found
-
-    def step_scores(
-        self, pairs: Sequence[tuple[str, str]], ends: Sequence[Sequence[int]], seconds: float
-    ) -> list[list[float]]:
-        """The head's output at each step's last character."""
-        found: list[list[float]] = self._ask("step_scores", list(pairs), list(ends), seconds, seconds=seconds)
+    def read(self, exchanges: Sequence[Exchange], seconds: float) -> list[Reading]:
+        """A scalar head's reading of each exchange; of a model that is late or lost, a status that names its actor."""
+        if not exchanges:
+            return []
+        try:
+            found: list[Reading] = self._ask("read", list(exchanges), seconds, seconds=seconds)
+        except cluster.DeadlineError as error:
+            return [Reading((), Status.TIMEOUT, str(error))] * len(exchanges)
+        except ActorLostError as error:
+            return [Reading((), Status.ERROR, str(error))] * len(exchanges)
         return found
 
     def complete(
@@ -50,7 +54,7 @@ class Remote:
 
     def identity(self) -> str:
         """A fingerprint of the model."""
-        return str(self._ask("identity", seconds=60.0))
+        return str(self._ask("identity", seconds=LOADING))
 
     def _ask(self, method: str, *args: object, seconds: float) -> Any:
         what = f"{method} by a model that judges"

@@ -204,7 +204,7 @@ def save_hf(model: nn.Module, source: Path, directory: Path) -> None:
     config = read_json(source / "config.json")
     if is_scalar(model):  # transformers counts a config's labels by their names
         names = {"id2label": {"0": "score"}, "label2id": {"score": 0}}
-        config |= {"architectures": [type(plain(model)).__name__], **names}
+        config |= {"architectures": [type(plain(model)).__name__], **names, "braid_framing": "reply"}
     write_folder(merged_state(model), config, directory)
     copy_tokenizer(source, directory)
 

@@ -25,8 +25,8 @@ MAY_IMPORT = {
 HOMES = {
     "ray": ("actors/cluster.py", "deploy/submit.py"),
     "vllm": ("actors/vllm_*.py",),
-    "torch": ("policies/*", "teachers/*", "actors/*"),
-    "transformers": ("policies/*", "teachers/*", "actors/*"),
+    "torch": ("policies/*", "teachers/*", "actors/*", "verifiers/scalar_model.py"),
+    "transformers": ("policies/*", "teachers/*", "actors/*", "verifiers/scalar_model.py"),
     "deepspeed": ("actors/*", "policies/*"),
 }
 """Library -> the files that may import it."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from verifiers.judge_config import JudgeVerifier
+from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
 from verifiers.part_config import Part
 from verifiers.text_config import FunctionVerifier
 
@@ -114,6 +115,9 @@ Verifier = Annotated[
     | FormatVerifier
     | TaskVerifier
     | FunctionVerifier
+    | RewardModelVerifier
+    | PreferenceModelVerifier
+    | ProcessModelVerifier
     | JudgeVerifier
     | StepsVerifier
     | RubricVerifier,
@@ -126,6 +130,9 @@ AnyVerifier = (
     | FormatVerifier
     | TaskVerifier
     | FunctionVerifier
+    | RewardModelVerifier
+    | PreferenceModelVerifier
+    | ProcessModelVerifier
     | JudgeVerifier
     | StepsVerifier
     | RubricVerifier

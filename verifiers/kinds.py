@@ -15,6 +15,8 @@ from typing import Protocol
 from verifiers import config, text_config
 from verifiers.grader import Checked, Grader
 from verifiers.judge_config import JudgeVerifier
+from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
+from verifiers.scalar_folder import examine, fingerprint
 from verifiers.served import Models, Wanted
 from verifiers.workers import Workers
 
@@ -25,6 +27,9 @@ OPENERS: Mapping[type, str] = {
     config.TaskVerifier: "verifiers.tasks",
     text_config.FunctionVerifier: "verifiers.function",
     JudgeVerifier: "verifiers.judge",
+    RewardModelVerifier: "verifiers.reward_model",
+    PreferenceModelVerifier: "verifiers.preference_model",
+    ProcessModelVerifier: "verifiers.process_model",
     config.StepsVerifier: "verifiers.steps",
     config.RubricVerifier: "verifiers.rubric",
 }
@@ -65,7 +70,7 @@ class Tools:
     def open(self, own: config.AnyVerifier) -> Checked:
         """A checked grader: `own` may be a part of another verifier."""
         module: Opener = import_module(OPENERS[type(own)])
-        return Checked(module.open_grader(own, self), own.kind, signature(own))
+        return Checked(module.open_grader(own, self), own.kind, signature(own, self.models))
 
 
 def leaves(verifier: config.AnyVerifier) -> Iterator[config.AnyVerifier]:
@@ -114,10 +119,19 @@ def wanted(verifier: config.AnyVerifier) -> tuple[Wanted, ...]:
     return tuple(dict.fromkeys(one for models in asking for one in models))
 
 
-def signature(verifier: config.AnyVerifier) -> str:
-    """The version of a verifier as it is now, with the user's own files that it reads."""
+def signature(verifier: config.AnyVerifier, models: Models | None = None) -> str:
+    """The version of a verifier as it is now, with the user's own files that it reads and the models that it asks."""
     own = [leaf.path for leaf in leaves(verifier) if isinstance(leaf, text_config.FunctionVerifier)]
-    return version_of(verifier.model_dump_json(), tuple(Path(path).read_bytes() for path in own))
+    asked = [_model(one, models or {}).encode() for one in wanted(verifier)]
+    return version_of(verifier.model_dump_json(), (*(Path(path).read_bytes() for path in own), *asked))
+
+
+def _model(one: Wanted, models: Models) -> str:
+    """Which weights they are: as whoever serves them says, else as their folder."""
+    served = models.get(one.name)
+    if served is not None:
+        return served.identity()
+    return "" if one.role == "judge" else fingerprint(examine(one.path).path)
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from verifiers.score import Status
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -42,17 +44,44 @@ class Reply:
     """The model, or who serves it, declined: `reason` says how."""
 
 
+Framing = Literal["folder", "conversation", "reply", "text"]
+"""How prompt and response become the tokens that the model reads.
+
+folder: as the folder says: a model that Braid trained reads `reply`, another one `conversation`, and a token classifier
+`text`. conversation: both turns through the model's chat template, as most reward models on hubs are trained; without a
+template as `text`. reply: the template up to the opening of the reply, then the response and the end token, as a policy
+writes it. text: prompt and response as they are, then the end token.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a model with a scalar head reads: a conversation whose last turn is judged, whole or step by step."""
+
+    messages: tuple[Message, ...]
+    """All turns before the response."""
+    response: str
+    framing: Framing = "folder"
+    ends: tuple[int, ...] = ()
+    """Where steps of the response end, in characters; empty: one output, at the end of the whole."""
+    separator: str = ""
+    """What ends a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A scalar head's outputs for an exchange: one for each of its `ends`, or one. Without any, a status says why."""
+
+    outputs: tuple[float, ...]
+    status: Status = Status.OK
+    reason: str = ""
+
+
 class ScalarModel(Protocol):
     """A model with a scalar head: reward models, process reward models, preference models."""
 
-    def scores(self, pairs: Sequence[tuple[str, str]], seconds: float) -> list[float]:
-        """The head's output at the end of each (prompt, response); NaN where it could not be read in time."""
-        ...
-
-    def step_scores(
-        self, pairs: Sequence[tuple[str, str]], ends: Sequence[Sequence[int]], seconds: float
-    ) -> list[list[float]]:
-        """The head's output at the token that holds each step's last character; `ends` are character offsets."""
+    def read(self, exchanges: Sequence[Exchange], seconds: float) -> list[Reading]:
+        """A reading of each, in order; what is not begun within `seconds` is `timeout`. Never raises on a text."""
         ...
 
     def identity(self) -> str:

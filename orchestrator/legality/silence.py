@@ -20,6 +20,7 @@ from verifiers.config import (
     TaskVerifier,
     part_name,
 )
+from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
 from verifiers.text_config import FunctionVerifier
 
 RULE = "verdicts"
@@ -41,9 +42,9 @@ def silence(case: Case) -> Iterator[Verdict]:
             continue
         who = ", ".join(watched(control)) or getattr(control, "strand", "")
         text = (
-            f"{control.kind} counts how many responses passed, and {optional} passes all of them, whatever their value"
+            f"{control.kind} counts how many responses passed, and {optional} fails none of them, whatever their value"
         )
-        fix = "set required: true (or role: gate) on a part of the rubric, or choose a verifier that can fail"
+        fix = "make a part of the rubric required (or a gate), give a model a threshold, or choose one that can fail"
         yield Verdict("error", RULE, who, text, fix)
 
 
@@ -95,6 +96,10 @@ def compares(verifier: AnyVerifier) -> str:
             return verifier.kind
         case FormatVerifier() | FunctionVerifier():
             return ""
+        case RewardModelVerifier() | ProcessModelVerifier():
+            return ""
+        case PreferenceModelVerifier():
+            return verifier.kind if verifier.against == "reference" else ""
         case StepsVerifier():
             return compares(verifier.outcome)
         case RubricVerifier():
@@ -105,7 +110,7 @@ def compares(verifier: AnyVerifier) -> str:
 
 
 def always_passes(verifier: AnyVerifier) -> str:
-    """The verifier that passes every response that it judges, in words; empty where one can fail."""
+    """The verifier that fails no response that it judges, in words; empty where one can fail."""
     match verifier:
         case RubricVerifier():
             demanded = [part for part in verifier.parts if part.demanded]
@@ -115,5 +120,7 @@ def always_passes(verifier: AnyVerifier) -> str:
             return ""
         case StepsVerifier():
             return always_passes(verifier.outcome)
+        case RewardModelVerifier() | PreferenceModelVerifier() | ProcessModelVerifier():
+            return f"{verifier.kind} without a threshold" if verifier.threshold is None else ""
         case _:
             return ""
