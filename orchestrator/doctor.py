@@ -45,6 +45,7 @@ def examine(folder: Path, environment: Mapping[str, str] = os.environ) -> tuple[
         _memory(),
         _cores(),
         _gpu(),
+        _sandbox(),
         _ray(environment),
     )
 
@@ -135,6 +136,18 @@ def _gpu() -> Finding:
     except (subprocess.SubprocessError, OSError) as error:
         return Finding("gpu", "broken", f"nvidia-smi fails: {error}", "check the driver")
     return Finding("gpu", "ok", "; ".join(done.stdout.strip().splitlines()))
+
+
+def _sandbox() -> Finding:
+    """Whether programs that a model wrote can be run here: tried out, not read off the kernel's settings."""
+    from verifiers.sandbox import NoSandboxError
+    from verifiers.sandbox_probe import described, sandbox
+
+    try:
+        return Finding("sandbox", "ok", described(sandbox()))
+    except NoSandboxError as error:
+        fix = "only `program` verifiers and interpreters need it; docs/verifiers.md says what a machine must allow"
+        return Finding("sandbox", "note", str(error), fix)
 
 
 def _ray(environment: Mapping[str, str]) -> Finding:

@@ -2,6 +2,8 @@
 
 import math
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,8 +14,6 @@ import verifiers
 from verifiers import Item, Status
 from verifiers.comparison import same_text, same_value
 from verifiers.fenced import blocks
-from verifiers.program_config import ProgramVerifier
-from verifiers.programs import Programs
 
 ADD = {"kind": "function", "name": "add", "cases": [{"args": [1, 2], "returns": 3}, {"args": [-4, 9], "returns": 5}]}
 SUM = {"kind": "stdin", "cases": [{"input": "1 2\n", "output": "3\n"}, {"input": "20 22", "output": "42"}]}
@@ -145,9 +145,18 @@ def test_a_reference_as_json_text(programs):
 
 
 def test_without_a_sandbox_it_refuses():
-    scores = Programs(ProgramVerifier(), "no sandbox on this machine: why").grade([Item("", "x", SUM)] * 2, math.inf)
-    assert [(one.status, one.passed) for one in scores] == [(Status.REFUSED, None)] * 2
-    assert all(math.isnan(one.value) for one in scores)
+    """A machine without nsjail's binary: the verifier is not built, and says what to do."""
+    source = (
+        "import verifiers, verifiers.sandbox, verifiers.sandbox_probe\n"
+        "verifiers.sandbox.FORBIDDEN = 'no policy'\n"
+        "try:\n verifiers.build({'kind': 'program'})\n"
+        "except RuntimeError as error:\n print(error)\n"
+        "print(verifiers.build({'kind': 'program', 'unsandboxed': True}).config.kind)"
+    )
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True)
+    said, kind = ran.stdout.strip().split("\n")
+    assert "no sandbox on this machine" in said and "unsandboxed: true" in said
+    assert kind == "program"
 
 
 def test_when_told_it_runs_without_one():

@@ -88,11 +88,10 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """A grader that runs programs; without a sandbox it refuses."""
+    """A grader that runs programs."""
 
     config: ProgramVerifier
-    runner: Runner | str
-    """Or why there is none."""
+    runner: Runner
     limits: Limits = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,26 +101,23 @@ class Programs:
 
     def grade(self, items: Sequence[Item], until: float) -> list[Score]:
         """A score for each program, `workers` of them at a time."""
-        if isinstance(self.runner, str):
-            return [Score.unknown(Status.REFUSED, self.runner)] * len(items)
-        runner = self.runner
         with ThreadPoolExecutor(min(self.config.workers, max(len(items), 1))) as pool:
-            return list(pool.map(lambda item: self._timed(runner, item, until), items))
+            return list(pool.map(lambda item: self._timed(item, until), items))
 
     def close(self) -> None:
         """There is nothing to end: every run has ended."""
 
-    def _timed(self, runner: Runner, item: Item, until: float) -> Score:
+    def _timed(self, item: Item, until: float) -> Score:
         began = time.monotonic()
         if began > until:
             return Score.unknown(Status.TIMEOUT, LATE)
         try:
-            score = self._judge(runner, item, min(until, began + self.config.budget))
+            score = self._judge(item, min(until, began + self.config.budget))
         except Exception as error:  # noqa: BLE001  (boundary: a verifier that breaks has not said 0)
             score = Score.unknown(Status.ERROR, type(error).__name__)
         return replace(score, seconds=time.monotonic() - began)
 
-    def _judge(self, runner: Runner, item: Item, until: float) -> Score:
+    def _judge(self, item: Item, until: float) -> Score:
         try:
             tests = TESTS.validate_python(_reference(item.reference))
         except (ValidationError, ValueError) as error:
@@ -138,19 +134,19 @@ class Programs:
             return answers.wrong("the program is no text: it holds half a surrogate pair")
         files = {self.config.file: code, "harness.py": HARNESS.read_bytes()}
         if self.config.build:
-            built = self._built(runner, files)
+            built = self._built(files)
             if isinstance(built, Score):
                 return built
             files["program"] = built
         with folder_of(files) as folder:
-            return self._tested(partial(runner.run, folder=folder, limits=self.limits), tests, until)
+            return self._tested(partial(self.runner.run, folder=folder, limits=self.limits), tests, until)
 
-    def _built(self, runner: Runner, files: Mapping[str, bytes]) -> bytes | Score:
+    def _built(self, files: Mapping[str, bytes]) -> bytes | Score:
         """What the build made. It comes out over standard output, for nothing else leaves the sandbox."""
         command = ["/bin/sh", "-c", f'cp {JOB}/* . && "$@" 1>&2 && cat program', "sh", *self.config.build]
         limits = replace(self.limits, seconds=max(self.limits.seconds, 30.0), output_bytes=LARGEST_PROGRAM)
         with folder_of(files) as folder:
-            ran = runner.run(command, folder, b"", limits)
+            ran = self.runner.run(command, folder, b"", limits)
         if unknown := _unknown(ran):
             return unknown
         if ran.ended != Ended.EXITED or ran.code != 0 or not ran.stdout:
@@ -196,9 +192,10 @@ class Run(Protocol):
 
 
 def open_grader(own: ProgramVerifier, _: Tools) -> Grader:
-    """A grader over a sandbox that was tried out; one that refuses where there is none.
+    """A grader over a sandbox that was tried out.
 
-    ValueError where the machine has no such command, for then every program would be wrong.
+    NoSandboxError where the machine has none, unless it is told to do without; ValueError where the machine has no such
+    command, for then every program would be wrong.
     """
     _known(own.run)
     if own.unsandboxed:
@@ -210,7 +207,10 @@ def open_grader(own: ProgramVerifier, _: Tools) -> Grader:
     try:
         return Programs(own, sandbox(own.workers))
     except NoSandboxError as error:
-        return Programs(own, f"no sandbox on this machine: {error}")
+        fix = (
+            "let scorers make namespaces (docs/verifiers.md), or set unsandboxed: true where the machine is itself one"
+        )
+        raise NoSandboxError(f"verifier program: no sandbox on this machine: {error}; {fix}") from error
 
 
 def _known(command: Sequence[str]) -> None:
