@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from actors.config import Resources
-from orchestrator.config import Pipeline
+from orchestrator.config import Pipeline, runs_programs
 
 RAY_VERSION = "2.60.0"
 RUNS = "/runs"
@@ -28,6 +28,11 @@ STOP_SECONDS = 300
 """Time that a run gets to finish its step and commit, before its pod or its job is killed."""
 PENDING_SECONDS = 3600
 """A cluster whose pods find no room within the hour ends the attempt, rather than wait for ever."""
+
+
+OWN_NAMESPACES = {"seccompProfile": {"type": "Unconfined"}, "appArmorProfile": {"type": "Unconfined"}}
+"""A pod whose scorers run a model's programs makes user namespaces, as its own user and without a capability; the
+runtime's default profiles forbid that. What runs inside them has a stricter filter than the default."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -56,6 +61,8 @@ class Role:
     """GiB of a pod; the share for /dev/shm, where Ray's object store lies, is inside it."""
     gpus: int = 0
     storage: bool = True
+    sandbox: bool = False
+    """Whether it makes sandboxes, for which the runtime's profiles leave no room."""
 
 
 def manifest(
@@ -93,7 +100,7 @@ def roles(pipeline: Pipeline, frozen: int | None = None) -> tuple[Role, ...]:
     found = [
         Role("rollout", has.rollout.replicas, has.rollout.threads or 4, 16, math.ceil(has.rollout.gpus)),
         Role("learner", has.learner.replicas, has.learner.threads or 4, 32, math.ceil(has.learner.gpus)),
-        Role("scorer", has.scorer.replicas, 2, 4, storage=False),
+        Role("scorer", has.scorer.replicas, 2, 4, storage=False, sandbox=runs_programs(pipeline)),
     ]
     models = _frozen_models(pipeline) if frozen is None else frozen
     if models:
@@ -226,6 +233,8 @@ class _Pods:
             size["nvidia.com/gpu"] = role.gpus
         environment = QUIET | ({"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)} if role.name == "head" else {})
         container = self._container(f"ray-{role.name}", size, environment) | {"volumeMounts": mounts}
+        if role.sandbox:
+            container["securityContext"] |= OWN_NAMESPACES
         return self._pod(container, volumes)
 
     def submitter(self) -> dict[str, Any]:

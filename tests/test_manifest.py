@@ -98,7 +98,7 @@ def cluster_faults(cluster: dict[str, Any]) -> Iterator[str]:
 
 def test_kuberays_schema_and_rules_accept_the_manifest(schema: Draft202012Validator) -> None:
     resources = {"rollout": {"gpus": 1, "replicas": 2}, "learner": {"gpus": 0.5}, "frozen": {"gpus": 1}}
-    job = documents(pipeline(resources=resources), frozen=2)["RayJob"]
+    job = documents(pipeline(resources=resources, verifier={"kind": "program"}), frozen=2)["RayJob"]
     assert [error.message for error in schema.iter_errors(job["spec"])] == []
     assert faults(job) == []
 
@@ -211,6 +211,17 @@ def test_no_pod_is_root_or_holds_a_service_account_token() -> None:
         for container in pod["spec"]["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
+
+
+def test_pods_that_run_a_models_programs_may_make_namespaces_and_no_others() -> None:
+    programs = pipeline(verifier={"kind": "rubric", "parts": [{"kind": "program"}, {"kind": "format"}]})
+    for chosen, relaxed in ((programs, {"scorer"}), (pipeline(), set())):
+        groups = documents(chosen)["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+        contexts = {one["groupName"]: one["template"]["spec"]["containers"][0]["securityContext"] for one in groups}
+        free = {name for name, own in contexts.items() if own.get("seccompProfile") == {"type": "Unconfined"}}
+        assert free == relaxed
+        assert all(own["capabilities"] == {"drop": ["ALL"]} for own in contexts.values())
+        assert not any(own["allowPrivilegeEscalation"] for own in contexts.values())
 
 
 def test_the_network_policy_covers_every_pod_and_lets_in_nothing_else() -> None:
