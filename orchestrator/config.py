@@ -5,9 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors.config import Resources
+from orchestrator.label_config import StepLabels
 from policies.config import Model, Optimizer, Strict, TinyModel
 from teachers.config import CarelessTeacher, DataFile, Demonstrations, Labels, Preferences
 from verifiers.config import AnswerVerifier, Verifier
+from verifiers.environments.config import Environment
+from verifiers.kinds import leaves
+from verifiers.program_config import ProgramVerifier
 
 
 class ArithmeticPrompts(Strict):
@@ -132,7 +136,17 @@ class Pipeline(Strict):
     labels: Labels | None = None
     """Judged responses or steps, for strands whose producer is `labelled`."""
     verifier: Verifier = AnswerVerifier()
+    step_labels: StepLabels | None = None
+    """Labels of steps by sampling, for strands whose credit reads scores named `step`."""
+    environment: Environment | None = None
+    """What the policy acts in over several turns, in rollouts and probes; the verifier judges its last turn."""
     resources: Resources = Resources()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     probe: Probe = Probe()
     checkpoints: Checkpoints = Checkpoints()
+
+
+def runs_programs(pipeline: Pipeline) -> bool:
+    """Whether something in the run executes what a model wrote, and so needs machines that give a sandbox."""
+    judging = any(isinstance(leaf, ProgramVerifier) and not leaf.unsandboxed for leaf in leaves(pipeline.verifier))
+    return judging
