@@ -9,6 +9,7 @@ from pathlib import Path
 
 from actors import cluster
 from actors.cluster import Actor, Hold
+from actors.environments import EnvironmentPool
 from actors.frozen import FrozenReplica
 from actors.learner_seat import LearnerSeat
 from actors.pool import FrozenPool, LearnerPool, RayPublisher, RolloutPool, ScorerPool
@@ -17,10 +18,11 @@ from orchestrator.collect import Collector
 from orchestrator.companions import Companion, rewarded
 from orchestrator.config import Pipeline
 from orchestrator.data import read as read_data
+from orchestrator.environments import environment_pool, framing_of, playing
 from orchestrator.frozen_models import FrozenModels
 from orchestrator.load import recipe_of
 from orchestrator.loop import StageRun
-from orchestrator.ports import Demonstrations
+from orchestrator.ports import Demonstrations, Sampler
 from orchestrator.probing import Prober
 from orchestrator.processes import environment, threads
 from orchestrator.scorers import scorer_pool
@@ -66,6 +68,8 @@ class Parts:
     publisher: RayPublisher
     scorer: ScorerPool
     frozen: FrozenModels
+    environments: EnvironmentPool | None = None
+    """What the policy acts in, where the pipeline has an environment."""
     learners: Mapping[str, LearnerPool] = field(default_factory=dict)
     """Co-learners of all stages, by name: one that several stages have keeps its weights between them."""
 
@@ -76,7 +80,7 @@ class Parts:
     def collector(self, inputs: Inputs, pipeline: Pipeline, stage: StageRun, version: Callable[[], int]) -> Collector:
         """The sources of a stage, wired; `version` is the policy's."""
         return Collector(
-            self.rollouts,
+            self.sampler(inputs, pipeline, inputs.train),
             rewarded(self.scorer, self.companions(stage), version),
             inputs.train,
             inputs.train.by_id,
@@ -91,9 +95,16 @@ class Parts:
             version=version,
         )
 
+    def sampler(self, inputs: Inputs, pipeline: Pipeline, prompts: PromptBook) -> Sampler:
+        """What writes responses to `prompts`: the rollout engines, in an environment where there is one."""
+        if self.environments is None:
+            return self.rollouts
+        return playing(pipeline, self.rollouts, self.environments, inputs.tokenizer, prompts.by_id)
+
     def prober(self, inputs: Inputs, pipeline: Pipeline) -> Prober:
         """The probe, wired."""
-        return Prober(self.rollouts, self.scorer, inputs.probe, inputs.probe.by_id, pipeline.probe, pipeline.seed)
+        sampler = self.sampler(inputs, pipeline, inputs.probe)
+        return Prober(sampler, self.scorer, inputs.probe, inputs.probe.by_id, pipeline.probe, pipeline.seed)
 
 
 def stage_runs(pipeline: Pipeline) -> tuple[StageRun, ...]:
@@ -130,6 +141,7 @@ def read_inputs(pipeline: Pipeline, directory: Path, base: Path) -> Inputs:
     """Everything the run reads, checked: BadInput names file, key, value and fix. Starts nothing."""
     folder = materialise(pipeline.model, directory / "model", base)
     tokenizer = Tokenizer.load(folder)
+    framing_of(pipeline, tokenizer)
     stages = stage_runs(pipeline)
     data = read_data(pipeline, [strand for stage in stages for strand in stage.strands], tokenizer, base)
     return Inputs(
@@ -169,15 +181,17 @@ async def start_parts(
         hold.kill,
     )
     scorer = scorer_pool(pipeline, hold, on_event)
+    environments = environment_pool(pipeline, hold, on_event) if inputs.writes else None
     frozen = _frozen_models(hold, pipeline, inputs, checkpoints)
     models = [actor for pool in frozen.pools.values() for actor in pool.replicas]
+    models += environments.replicas if environments else []
     pools = [learner, *learners.values()]
     ranks = [rank for pool in pools for rank in pool.ranks]
     await asyncio.gather(
         _all_answer([*ranks, *rollouts.replicas, *scorer.replicas, *models], deadlines.start, say),
         *(pool.open(loopback=hold.private) for pool in pools),
     )
-    return Parts(hold, learner, rollouts, RayPublisher(learner, rollouts), scorer, frozen, learners)
+    return Parts(hold, learner, rollouts, RayPublisher(learner, rollouts), scorer, frozen, environments, learners)
 
 
 async def _all_answer(actors: list[Actor], deadline: float, say: Callable[[str], None]) -> None:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from actors.engine import SampleRequest
 from orchestrator.asking import Asking, Slot, rounds, seed_for, verdict
 from orchestrator.config import Stage
@@ -31,7 +33,7 @@ from policies.config import Strand
 from policies.example import Example
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
-from policies.trajectory import Sampling, Trajectory
+from policies.trajectory import Origin, Sampling, Trajectory
 
 ROUNDS = 64
 """Passes after which a step stops asking again, whatever its controls say."""
@@ -155,6 +157,11 @@ class Collector:
         )
 
 
+def _sampled(one: Trajectory) -> int:
+    """Tokens that a writer wrote: what an environment said between them is not among them."""
+    return int(np.count_nonzero(one.origin != Origin.ENVIRONMENT))
+
+
 def _segments(asking: Asking, slot: Slot) -> int | None:
     """Parts of the demonstration that the slot's prefixed responses start from; None without such a strand."""
     own = [one for one in asking.strands if one.source.prefix and slot.count(one)]
@@ -221,7 +228,7 @@ class _Round:
         for share, answer in zip(shares.values(), answers, strict=True):
             found |= dict(zip(share, answer, strict=True))
         self.tally.generating += time.perf_counter() - began
-        self.tally.tokens += sum(len(one.tokens) for one in found.values())
+        self.tally.tokens += sum(_sampled(one) for one in found.values())
         strands, tokenizer = self.asking.strands, self.collector.tokenizer
         return [record(one, strands[one.strand].source, found[at], tokenizer) for at, one in enumerate(draws)]
 

@@ -90,7 +90,7 @@ def _demonstrations(
     asking = [strand for strand in strands if strand.source.producer == "demonstration" or _by_prompt(strand)]
     if config is None or config.kind == "model" or not asking:
         return None  # a model's are written once the actors are up
-    room: dict[str, Any] = {"base": reading.base, "context": reading.context}
+    room: dict[str, Any] = {"base": reading.base, "context": reading.context, "environment": pipeline.environment}
     found = load_demonstrations(config, prompts, reading.tokenizer, seed=pipeline.seed, **room)
     if any(_by_prompt(strand) for strand in asking):
         found.refuse_strangers()

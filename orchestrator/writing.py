@@ -87,8 +87,9 @@ def judged(one: Trajectory, scores: tuple[ScoreEntry, ...], parent: Trajectory |
     said = {entry.name for entry in scores}
     known = tuple(entry for entry in one.scores if entry.start is not None or entry.name not in said)
     scored = changed(one, scores=(*scores, *known))
-    if parent is None or not np.any(one.origin == Origin.ENVIRONMENT):
-        return scored
+    turned = parent is not None and np.any(one.origin == Origin.ENVIRONMENT)
+    if parent is None or not turned or any(entry.name == "turn" for entry in one.scores):
+        return scored  # an environment has said what its turns are worth
     return changed(scored, scores=(*scored.scores, *_turns(scored, parent)))
 
 

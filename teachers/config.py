@@ -22,6 +22,14 @@ class ChainSolver(Strict):
     marker: str = "####"
 
 
+class ToolCaller(Strict):
+    """Calls the calculator of the pipeline's environment with the prompt's expression, and answers what it says."""
+
+    kind: Literal["tool_caller"] = "tool_caller"
+    marker: str = "#"
+    """Stands before the final answer."""
+
+
 class DataFile(Strict):
     """A user's data: where they lie, and what becomes of bad rows."""
 
@@ -106,6 +114,6 @@ class ModelDemonstrations(Strict):
 
 
 Demonstrations = Annotated[
-    CarelessTeacher | ChainSolver | JsonlDemonstrations | ParquetDemonstrations | ModelDemonstrations,
+    CarelessTeacher | ChainSolver | ToolCaller | JsonlDemonstrations | ParquetDemonstrations | ModelDemonstrations,
     Field(discriminator="kind"),
 ]

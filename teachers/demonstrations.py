@@ -21,6 +21,7 @@ from teachers.config import (
     JsonlDemonstrations,
     ModelDemonstrations,
     ParquetDemonstrations,
+    ToolCaller,
 )
 from teachers.conversations import Text, Written, one_text, plain, read_text, whole, written
 from teachers.draws import draw
@@ -29,6 +30,7 @@ from teachers.lookup import Int64
 from teachers.prompt_book import PromptBook
 from teachers.rows import Row, Table, form_of
 from teachers.streams import Report, Stream, stream
+from verifiers.environments.config import AnyEnvironment
 
 KEY = "demonstrations"
 """Where they are configured in the pipeline file."""
@@ -78,18 +80,28 @@ class DemonstrationSet:
             raise BadInput([*self.strangers, *more])
 
 
-def load(
-    config: Demonstrations, prompts: Sequence[Prompt], tokenizer: Tokenizer, *, base: Path, seed: int, context: int
+def load(  # noqa: PLR0913  (what each kind needs to be read)
+    config: Demonstrations,
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    *,
+    base: Path,
+    seed: int,
+    context: int,
+    environment: AnyEnvironment | None = None,
 ) -> DemonstrationSet:
     """Demonstrations, tokenised, each ending with the end token; those of a file may be of prompts of their own.
 
-    `base` is the pipeline file's folder, `context` the longest prompt plus response. Raises `BadInput` with all faults.
+    `base` is the pipeline file's folder, `context` the longest prompt plus response, `environment` the pipeline's.
+    Raises `BadInput` with all faults.
     """
     match config:
         case CarelessTeacher():
             work = _worked(prompts, lambda p: careless.work(p.text, config.carelessness, _draws(seed, p)))
         case ChainSolver():
             work = _worked(prompts, lambda p: chain_solver.work(p.text, p.reference, config.marker))
+        case ToolCaller():
+            return DemonstrationSet.of(config.kind, _played(config, prompts, tokenizer, environment, context))
         case JsonlDemonstrations() | ParquetDemonstrations():
             return _of_file(config, PromptBook.of(prompts), Reading(tokenizer, base, context))
         case ModelDemonstrations():
@@ -101,7 +113,10 @@ def load(
 
 def given(prompt: Prompt, tokens: Int32, text: str, *, name: str, index: int) -> Trajectory:
     """A response that was written elsewhere: every token a demonstration's, its probability unknown."""
-    response = Written(prompt.tokens, tokens, np.ones(len(tokens), np.bool_), text)
+    return _of_prompt(prompt, Written(prompt.tokens, tokens, np.ones(len(tokens), np.bool_), text), name, index)
+
+
+def _of_prompt(prompt: Prompt, response: Written, name: str, index: int = 0) -> Trajectory:
     return trajectory(Names(f"{name}-{prompt.id}-{index}", prompt.id, name), response)
 
 
@@ -136,6 +151,31 @@ def _tokenised(work: Sequence[tuple[Prompt, str]], name: str, tokenizer: Tokeniz
             faults.append(f"{KEY}: prompt {prompt.id}: {error}")
             continue
         found.append(given(prompt, tokens, text, name=name, index=0))
+    refuse(faults)
+    return found
+
+
+def _played(
+    config: ToolCaller,
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    environment: AnyEnvironment | None,
+    context: int,
+) -> list[Trajectory]:
+    """Episodes in the environment, whose tokens are the environment's own."""
+    from teachers.tool_caller import ToolCaller as Caller
+
+    try:
+        caller = Caller.of(environment, tokenizer, config.marker)
+    except ValueError as error:
+        raise BadInput([f"{KEY}.kind: {error} (got 'tool_caller')"]) from error
+    faults: list[str] = []
+    found: list[Trajectory] = []
+    for prompt in prompts:
+        try:
+            found.append(_of_prompt(prompt, fitting(caller.work(prompt), context), config.kind))
+        except ValueError as error:
+            faults.append(f"{KEY}: prompt {prompt.id}: {error} (got {shown(prompt.text)})")
     refuse(faults)
     return found
 

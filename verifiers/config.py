@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from verifiers.judge_config import JudgeVerifier
 from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
+from verifiers.environment_config import EnvironmentVerifier
 from verifiers.part_config import Part
 from verifiers.text_config import FunctionVerifier
 
@@ -119,6 +120,7 @@ Verifier = Annotated[
     | PreferenceModelVerifier
     | ProcessModelVerifier
     | JudgeVerifier
+    | EnvironmentVerifier
     | StepsVerifier
     | RubricVerifier,
     Field(discriminator="kind"),
@@ -134,6 +136,7 @@ AnyVerifier = (
     | PreferenceModelVerifier
     | ProcessModelVerifier
     | JudgeVerifier
+    | EnvironmentVerifier
     | StepsVerifier
     | RubricVerifier
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from verifiers import config, text_config
+from verifiers.environment_config import EnvironmentVerifier
 from verifiers.grader import Checked, Grader
 from verifiers.judge_config import JudgeVerifier
 from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
@@ -30,6 +31,7 @@ OPENERS: Mapping[type, str] = {
     RewardModelVerifier: "verifiers.reward_model",
     PreferenceModelVerifier: "verifiers.preference_model",
     ProcessModelVerifier: "verifiers.process_model",
+    EnvironmentVerifier: "verifiers.told",
     config.StepsVerifier: "verifiers.steps",
     config.RubricVerifier: "verifiers.rubric",
 }

@@ -21,6 +21,7 @@ from verifiers.config import (
     part_name,
 )
 from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
+from verifiers.environment_config import EnvironmentVerifier
 from verifiers.text_config import FunctionVerifier
 
 RULE = "verdicts"
@@ -94,7 +95,7 @@ def compares(verifier: AnyVerifier) -> str:
     match verifier:
         case AnswerVerifier() | MathVerifier() | TaskVerifier():
             return verifier.kind
-        case FormatVerifier() | FunctionVerifier():
+        case FormatVerifier() | FunctionVerifier() | EnvironmentVerifier():
             return ""
         case RewardModelVerifier() | ProcessModelVerifier():
             return ""

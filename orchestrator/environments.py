@@ -1,0 +1,68 @@
+"""The environment of a run: its actors, and the sampler that plays in it."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from actors.cluster import Actor, Hold
+from actors.environments import EnvironmentPool, EnvironmentReplica
+from orchestrator.config import Pipeline
+from orchestrator.ports import Sampler
+from orchestrator.processes import environment as process_environment
+from orchestrator.turns import Playing
+from policies.bad_input import refuse, shown
+from policies.prompt import Prompt
+from policies.tokens import Tokenizer
+from teachers.observations import Framing
+from verifiers.environments.config import ToolsEnvironment
+from verifiers.environments.opening import marks, stops
+from verifiers.kinds import version_of
+
+
+def framing_of(pipeline: Pipeline, tokenizer: Tokenizer) -> Framing | None:
+    """How the environment's words become tokens; `BadInput` names a marker that the model cannot write."""
+    own = pipeline.environment
+    if own is None:
+        return None
+    written = [(f"ends a call, {shown(text)}", text) for text in stops(own)]
+    if isinstance(own, ToolsEnvironment):
+        written.append((f"opens a call, {shown(own.calls.open)}", own.calls.open if own.calls.form != "named" else ""))
+    written += [(f"stands round an answer, {shown(text)}", text) for text in marks(own)]
+    faults = []
+    for what, text in written:
+        try:
+            tokenizer.encode(text)
+        except ValueError as error:
+            faults.append(f"environment: what {what}, cannot be written: {error}; choose it in environment.calls")
+    refuse(faults)
+    return Framing(tokenizer, own)
+
+
+def environment_pool(pipeline: Pipeline, hold: Hold, on_event: Callable[..., None]) -> EnvironmentPool | None:
+    """Spawn the environment's actors, where the pipeline has one."""
+    own = pipeline.environment
+    if own is None:
+        return None
+    spawn = partial(_spawn, pipeline, hold)
+    replicas = [spawn(index) for index in range(own.replicas)]
+    return EnvironmentPool(spawn, replicas, own.seconds, pipeline.resources.deadlines.start, on_event, hold.kill)
+
+
+def _spawn(pipeline: Pipeline, hold: Hold, index: int) -> Actor:
+    return hold.spawn(
+        EnvironmentReplica,
+        pipeline.environment,
+        pipeline.verifier,
+        role="environment",
+        index=index,
+        env=process_environment(1),
+    )
+
+
+def playing(
+    pipeline: Pipeline, sampler: Sampler, pool: EnvironmentPool, tokenizer: Tokenizer, prompts: Mapping[str, Prompt]
+) -> Playing:
+    """The sampler of whole episodes over `sampler`."""
+    own, framing = pipeline.environment, framing_of(pipeline, tokenizer)
+    assert own is not None and framing is not None, "there is a pool where the pipeline has an environment"
+    version = version_of(own.model_dump_json())
+    return Playing(sampler, pool, framing, prompts, pipeline.model.context, f"environment:{own.kind}", version)
