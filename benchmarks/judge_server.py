@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call: its body, its headers, and how many came before it."""
+    """One call: its body, its headers by their names in small letters, and how many came before it."""
 
     body: Mapping[str, Any]
     headers: Mapping[str, str]
@@ -70,7 +70,8 @@ def serving(answer: Answer) -> Iterator[Server]:
     def handle(handler: BaseHTTPRequestHandler) -> None:
         raw = handler.rfile.read(int(handler.headers["Content-Length"]))
         with lock:
-            request = Request(json.loads(raw), dict(handler.headers), len(requests))
+            headers = {name.lower(): value for name, value in handler.headers.items()}
+            request = Request(json.loads(raw), headers, len(requests))
             requests.append(request)
         said = answer(request)
         _send(handler, said if isinstance(said, Raw) else Raw(body=completion(said)), over)

@@ -198,9 +198,9 @@ def _criterion(row: Any) -> Criterion:
     """A row as data sets have it: a text, or its text with what it counts (weight, or points)."""
     if isinstance(row, str):
         return Criterion(text=row)
-    text = next(row[key] for key in ("criterion", "description", "text") if key in row)
+    text = next((row[key] for key in ("criterion", "description", "text") if key in row), None)
     weight = next((row[key] for key in ("weight", "points") if key in row), 1.0)
-    return Criterion(text=text, weight=float(weight))
+    return Criterion.model_validate({"text": text, "weight": weight})
 
 
 def _short(value: Any) -> str:

@@ -191,6 +191,11 @@ class JudgeVerifier(Part):
             )
         return self
 
+    @property
+    def compares(self) -> bool:
+        """Whether it needs a group whole."""
+        return isinstance(self.form, Pairs) and self.form.against != "reference"
+
     def wanted(self) -> tuple[Wanted, ...]:
         """The model that an actor serves."""
         return (Wanted("judge", self.model.path),) if isinstance(self.model, Folder) else ()

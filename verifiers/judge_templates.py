@@ -148,7 +148,7 @@ CHAT_MARKER = re.compile(
     r"""(?P<open><|\[)(?P<slashes>\\*)(?=
         [|\uff5c]                                                   # <|im_start|> and its like
       | /?(?:s|bos|eos|pad|unk|think|tool_call|tool_response|system|user|assistant|(?:start|end)_of_turn)>
-      | <?/?SYS>                                                    # <<SYS>>
+      | /?SYS>                                                      # <<SYS>>, at its second sign
       | /?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]
     )""",
     re.VERBOSE | re.IGNORECASE,

@@ -12,6 +12,9 @@ from typing import Any, assert_never
 LONGEST = 50_000
 """Characters of a reply that are read; a longer one is no verdict."""
 
+MOST_BRACES = 1_000
+"""Opening braces of a reply that is read: what is nested without end takes long to find broken."""
+
 CRITIQUE = 2_000
 """Characters of the critique that are kept as a score's reason."""
 
@@ -82,8 +85,8 @@ def example(shape: Shape) -> tuple[str, str]:
 
 def read(reply: str, seal: str, shape: Shape) -> Verdict | Fault:
     """The verdict that a reply ends with, or why it has none."""
-    if len(reply) > LONGEST:
-        return Fault(f"the judge wrote more than {LONGEST} characters")
+    if len(reply) > LONGEST or reply.count("{") > MOST_BRACES:
+        return Fault(f"the judge wrote more than {LONGEST} characters, or more than {MOST_BRACES} braces")
     said = FENCE_END.sub("", THOUGHT.sub("", reply)).rstrip()
     found = [one for one in objects(said) if isinstance(one.content, dict) and KEYS & one.content.keys()]
     if not found:
