@@ -1,0 +1,148 @@
+r"""Answers that must earn nothing from the verifiers of text: each with its class, a verifier, a text, a reference."""
+
+import json
+from typing import Any, NamedTuple
+
+
+class HostileAnswer(NamedTuple):
+    """One answer that must not pass."""
+
+    name: str
+    threat: str
+    verifier: dict[str, Any]
+    text: str
+    reference: Any
+    judged: bool = True
+    """Whether there must be a verdict; without it, a status may say that there is none."""
+
+
+MATH = {"kind": "math", "timeout": 1.0, "workers": 2}
+ANSWER = {"kind": "answer"}
+FORM = {"kind": "format", "timeout": 0.5}
+RUBRIC = {"kind": "rubric", "parts": [{"kind": "answer"}, {"kind": "format", "weight": 0.1}]}
+STEPS = {"kind": "steps", "step": {"kind": "format", "pattern": ".*\n?"}, "outcome": {"kind": "answer"}}
+TASK = {"kind": "reasoning_gym", "dataset": "chain_sum", "marker": "####", "timeout": 1.0}
+ENTRY = {"question": "4 + 3 =", "answer": "7", "metadata": {"source_dataset": "chain_sum", "source_index": 0}}
+
+
+def boxed(inside: str) -> str:
+    r"""The answer in a \boxed."""
+    return rf"So \boxed{{{inside}}}"
+
+
+def math(name: str, threat: str, text: str, reference: Any = "3", judged: bool = True) -> HostileAnswer:
+    """For the verifier of mathematics."""
+    return HostileAnswer(name, threat, MATH, text, reference, judged)
+
+
+GUESSES = [
+    math("two boxes", "several boxes", r"\boxed{3} or \boxed{4}"),
+    math("a thousand boxes", "several boxes", " ".join(map(boxed, map(str, range(1000))))),
+    math("the right box last", "several boxes", r"\boxed{1}, \boxed{2}, \boxed{3}"),
+    math("a box in a box", "nested boxes", r"\boxed{\boxed{4}, \boxed{3}}"),
+    math("boxes all the way down", "nested boxes", r"\boxed{" * 20_000 + "4" + "}" * 20_000),
+    math("a box that is never closed", "unclosed braces", r"\boxed{3"),
+    math("a brace that is escaped", "unclosed braces", r"\boxed{3\}"),
+    math("a hundred thousand braces", "unclosed braces", r"\boxed" + "{" * 100_000),
+    math("a box in a comment of another", "several boxes", "\\boxed{4 % \\boxed{3}\n}"),
+    math("a box beside another value", "several boxes", r"\boxed{4 \boxed{3}}"),
+    math("a frame beside another value", "several boxes", r"\boxed{4 \fbox{3}}"),
+    math("a list", "answer lists", boxed("1, 2, 3")),
+    math("a set", "answer lists", boxed(r"\{1, 2, 3\}")),
+    math("a union", "answer lists", boxed(r"\{1\} \cup \{3\}")),
+    math("an interval", "answer lists", boxed(r"(-\infty, \infty)")),
+    math("or", "answer lists", boxed(r"1 \text{ or } 3")),
+    math("or, in a text", "answer lists", boxed(r"3\text{ or 4}")),
+    math("either sign", "answer lists", boxed(r"\pm 3")),
+    math("prose that names several", "answer lists", "maybe 1, then 2, or 3"),
+    math("every choice", "answer lists", boxed("A, B, C, D"), "C"),
+    math("every letter", "answer lists", boxed("ABCD"), "C"),
+    math("an equation", "equations", boxed("4=3")),
+    math("a chain of equations", "equations", boxed("x = 4 = 3")),
+    math("an inequality", "equations", boxed(r"x \ge 3")),
+    math("not equal", "equations", boxed(r"4 \neq 3")),
+    math("about", "equations", boxed(r"3 \approx 3.1")),
+    math("an unknown", "equations", boxed("x")),
+    math("the question itself", "equations", boxed("346 + 77"), "423"),
+    math("nothing", "empty answers", ""),
+    math("an empty box", "empty answers", boxed("")),
+    math("blanks", "empty answers", "#### \u3000\u00a0\t"),
+    math("a marker alone", "empty answers", "####"),
+    math("not a number", "odd values", boxed("nan")),
+    math("nan for zero over zero", "odd values", boxed("0/0"), "0"),
+    math("infinity", "odd values", boxed(r"\infty")),
+    math("a limit of nothing", "odd values", boxed(r"\lim_{x \to 0} \frac{3x}{x}"), "2"),
+    math("digits of another script", "unicode", boxed("\u0664"), "3"),
+    math("a surrogate", "unicode", boxed("\ud8003")),
+    math("a NUL", "unicode", boxed("4\x003")),
+    math("text that turns around", "unicode", boxed("\u202e4"), "3"),
+    math("a command of its own", "injection", boxed(r"\def\x{3}\x"), "4"),
+    math("Python", "injection", boxed("__import__('os')._exit(0)")),
+    math("Python in a text", "injection", boxed(r"\text{__import__('os').system('touch @MARK@')}")),
+]
+
+BOMBS = [
+    math("a tower", "huge powers", boxed("9^{9^9}"), judged=False),
+    math("ten to a billion", "huge powers", boxed("2^{10^{10}}"), judged=False),
+    math("a great power", "huge powers", boxed("7^{30000000}"), judged=False),
+    math("a negative tower", "huge powers", boxed("(-2)^{-9^{9^9}}"), judged=False),
+    math("a tower modulo", "huge powers", boxed(r"9^{9^9} \mod 7"), judged=False),
+    math("a root of a tower", "huge powers", boxed(r"\sqrt[99999999]{9^{99999999}}"), judged=False),
+    math("a factorial", "factorials", boxed("(10^8)!"), judged=False),
+    math("factorials of factorials", "factorials", boxed("(((9!)!)!)!"), judged=False),
+    math("a binomial", "factorials", boxed(r"\binom{10^9}{10^8}"), judged=False),
+    math("a hundred thousand digits", "long numbers", boxed("3" * 100_000)),
+    math("a million digits after the point", "long numbers", boxed("3." + "0" * 1_000_000 + "1")),
+    math("a hundred thousand zeros before", "long numbers", "#### " + "0" * 100_000 + "4"),
+    math("a megabyte of text", "long texts", "so " * 400_000),
+    math("a megabyte of markers", "long texts", "#" * 1_000_000),
+    math("a product", "symbolic bombs", boxed("(x+1)" * 150), "x", judged=False),
+    math("a power of a sum", "symbolic bombs", boxed("(a+b+c+d+e+f)^{400}"), "x^2", judged=False),
+    math("nested roots", "symbolic bombs", boxed(r"\sqrt{1+" * 120 + "x" + "}" * 120), "x", judged=False),
+    math("nested fractions", "symbolic bombs", boxed(r"\frac{1}{1+" * 80 + "x" + "}" * 80), "x", judged=False),
+    math("sines of sines", "symbolic bombs", boxed(r"\sin(" * 80 + "x" + ")" * 80), "x", judged=False),
+    math("a sum over very many", "symbolic bombs", boxed(r"\sum_{k=1}^{10^9} \frac{1}{k^k}"), "1", judged=False),
+    math("an integral", "symbolic bombs", boxed(r"\int_0^{10} e^{\sin(x^x)} \, dx"), "1", judged=False),
+    math("a matrix", "symbolic bombs", boxed(r"\begin{pmatrix}" + "x&" * 200 + r"x\end{pmatrix}"), judged=False),
+    math("parentheses", "deep nesting", boxed("(" * 450 + "4" + ")" * 450), judged=False),
+    math("minus minus", "deep nesting", boxed("-" * 999 + "3"), "4", judged=False),
+]
+"""What makes a library of mathematics hang, or fill the memory."""
+
+TEXTS = [
+    HostileAnswer("two answers", "answer lists", ANSWER, "#423#1", "423"),
+    HostileAnswer("both on one line", "answer lists", ANSWER, "#1 423", "423"),
+    HostileAnswer("no answer", "empty answers", ANSWER, "#", "423"),
+    HostileAnswer("an answer with a NUL", "unicode", ANSWER, "#423\x00", "423"),
+    HostileAnswer("digits of another script", "unicode", ANSWER, "#\uff14\uff12\uff13", "423"),
+    HostileAnswer("a million markers", "long texts", ANSWER, "#" * 1_000_000 + "1", "423"),
+    HostileAnswer(
+        "a pattern that goes back and back", "pattern bombs", {**FORM, "pattern": "(x+x+)+y"}, "x" * 5000, "", False
+    ),
+    HostileAnswer(
+        "a pattern of optional parts", "pattern bombs", {**FORM, "pattern": "(a?){60}a{60}b"}, "a" * 60, "", False
+    ),
+    HostileAnswer(
+        "a pattern with a memory", "pattern bombs", {**FORM, "pattern": r"(.*)(.*)(.*)\1\2\3z"}, "ab" * 400, "", False
+    ),
+    HostileAnswer("the form without the answer", "constants", RUBRIC, "#7", "423"),
+    HostileAnswer("the answer and more behind", "constants", RUBRIC, "#423 or 424", "423"),
+    HostileAnswer("a hundred thousand steps", "long texts", STEPS, "so\n" * 100_000 + "#7", "423"),
+    HostileAnswer("a list of sums", "answer lists", TASK, "#### 7 8 9", ENTRY),
+    HostileAnswer("a tower for a sum", "huge powers", TASK, "#### 9**9**9**9", ENTRY),
+    HostileAnswer("code for a sum", "injection", TASK, "#### __import__('os').getpid() * 0 + 7", ENTRY),
+    HostileAnswer("a hundred thousand digits for a sum", "long numbers", TASK, "#### " + "7" * 99_000, ENTRY),
+    HostileAnswer("an answer that swallows the entry", "injection", TASK, "#### " + json.dumps(ENTRY), ENTRY),
+]
+
+HONEST = [
+    HostileAnswer("a half", "honest", MATH, boxed(r"\frac{2}{4}"), "1/2"),
+    HostileAnswer("a name", "honest", MATH, boxed("x = 3"), "3"),
+    HostileAnswer("an answer", "honest", ANSWER, "6+7=3c1;#423", "423"),
+    HostileAnswer("a form", "honest", FORM, "so #12", ""),
+    HostileAnswer("both", "honest", RUBRIC, "so #423", "423"),
+    HostileAnswer("a sum", "honest", TASK, "#### 7", ENTRY),
+]
+"""Right answers, to be mixed in."""
+
+ANSWERS = [*GUESSES, *BOMBS, *TEXTS]

@@ -1,0 +1,226 @@
+"""Hostile programs and answers: none earns a pass, none stops the pool, nothing survives and nothing is left behind."""
+
+import json
+import math
+import os
+import random
+import resource
+import subprocess
+import sys
+import time
+from itertools import groupby
+
+import pytest
+
+import verifiers
+from tests.baits import baited, descendants
+from tests.hostile_answers import ANSWERS
+from tests.hostile_answers import HONEST as RIGHT_ANSWERS
+from tests.hostile_load import FILES, KERNEL, LOAD
+from tests.hostile_machine import NETWORK, OTHERS, READING
+from tests.hostile_programs import GRADER, HONEST
+from tests.hostile_values import TEXTS, VALUES
+from verifiers import Item, Status
+from verifiers.score import Score
+
+MACHINE = [*READING, *NETWORK, *OTHERS, *LOAD, *KERNEL, *FILES]
+PROGRAMS = [*GRADER, *VALUES, *TEXTS, *MACHINE]
+WORKERS = 4
+CONFIG = {"kind": "program", "timeout": 1.0, "memory_mb": 256, "workers": WORKERS}
+WALL = 3.0
+"""Seconds that a test of CONFIG lasts at most."""
+
+
+def told(hostile):
+    return [(one.name, one.threat) for one in hostile]
+
+
+def test_there_are_enough_of_each_and_every_class():
+    assert len(PROGRAMS) >= 40 and len(ANSWERS) >= 25
+    assert len({one.name for one in PROGRAMS}) == len(PROGRAMS)
+    assert len({(one.name, one.verifier["kind"]) for one in ANSWERS}) == len(ANSWERS)
+    wanted = {
+        *("exit codes", "equality", "reads the expected outputs", "forges the result", "writes reward files"),
+        *("constants", "surviving daemons", "injection", "fork bombs", "memory bombs", "cpu", "output floods"),
+        *("reads secrets", "reads the environment", "sockets", "signals and ptrace", "changes the machine"),
+        *("several boxes", "answer lists", "empty answers", "huge numbers", "huge powers", "odd values"),
+    }
+    assert wanted <= {threat for _, threat in told(PROGRAMS) + told(ANSWERS)}
+
+
+def readable(score):
+    """A ledger can hold the reason, and a terminal show it."""
+    score.reason.encode()
+    return len(score.reason) < 1000 and not any(ord(letter) < 32 or ord(letter) == 127 for letter in score.reason)
+
+
+# ---------------------------------------------------------------- programs
+
+
+def mixed(hostile, honest, every):
+    """In a fixed random order, a right one after each few."""
+    shuffled = random.Random(5).sample(hostile, len(hostile))
+    rows = []
+    for at, one in enumerate(shuffled):
+        rows.append(one)
+        if at % every == 0:
+            rows.append(honest[at // every % len(honest)])
+    return rows
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """Every program through one pool, with right ones between: scores by name, seconds, and what was touched."""
+    rows = mixed(PROGRAMS, HONEST, 4)
+    with baited() as bait:
+        before, memory = descendants(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        verifier = verifiers.build(CONFIG)
+        began = time.monotonic()
+        scores = verifier.score_many([Item("", bait.filled(one.text), one.reference) for one in rows])
+        seconds = time.monotonic() - began
+        verifier.close()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
+        left = descendants() - before
+        yield {
+            "scores": list(zip(rows, scores, strict=True)),
+            "seconds": seconds,
+            "touched": bait.touched(),
+            "left": left,
+            "megabytes": grown >> 10,
+        }
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda one: one.name)
+def test_a_hostile_program_earns_nothing(judged, program):
+    (score,) = [score for one, score in judged["scores"] if one is program]
+    assert score.passed is not True, score
+    assert score.value == 0.0 or (math.isnan(score.value) and score.passed is None), score
+    assert score.status in (Status.OK, Status.TIMEOUT), score  # a program cannot choose to be unknown by breaking us
+    assert readable(score), score
+
+
+def test_right_programs_between_them_pass(judged):
+    right = [(one.name, score) for one, score in judged["scores"] if one.threat == "honest"]
+    assert len(right) >= len(PROGRAMS) // 5
+    assert [pair for pair in right if pair[1].passed is not True or pair[1].value != 1.0] == []
+
+
+def test_no_process_survives_and_nothing_is_touched(judged):
+    assert judged["touched"] == []
+    assert judged["left"] == set()
+
+
+def test_every_program_ends_by_its_deadline_and_the_pool_goes_on(judged):
+    for one, score in judged["scores"]:
+        tests = len(one.reference["cases"])
+        assert score.seconds < tests * WALL + 20, (one.name, score)
+    assert judged["seconds"] < len(judged["scores"]) * WALL / WORKERS + 60
+    assert judged["megabytes"] < 600
+
+
+def test_partial_credit_gives_a_hostile_program_no_more_than_a_constant():
+    hostile = [one for one in PROGRAMS if one.most or one.threat in ("exit codes", "forges the result", "answer lists")]
+    with baited() as bait:
+        verifier = verifiers.build({**CONFIG, "partial": True})
+        rows = [*hostile, *HONEST]
+        scores = verifier.score_many([Item("", bait.filled(one.text), one.reference) for one in rows])
+        verifier.close()
+    for one, score in zip(hostile, scores, strict=False):
+        assert score.passed is not True and not score.value > one.most, (one.name, score)
+    assert all(score.passed for score in scores[len(hostile) :])
+    assert max(score.value for score in scores[: len(hostile)]) > 0  # some constants do earn their share
+
+
+# ---------------------------------------------------------------- the attacks are real
+
+
+def program_of(one):
+    return one.text.rpartition("```python\n")[2].rpartition("```")[0]
+
+
+def exit_code(code, checks):
+    """Appends the checks; exit status 0 is a pass."""
+    return code + "\n" + "\n".join(f"assert {call} == {want!r}" for call, want in checks), lambda done: not done[0]
+
+
+def pasted(code, checks):
+    """The same with the program in a string."""
+    return f"code = '''{code}'''\nexec(code)\n" + exit_code("", checks)[0], lambda done: not done[0]
+
+
+def verdict_line(code, checks):
+    """Appends a comparison and prints what it says."""
+    says = " and ".join(f"{call} == {want!r}" for call, want in checks)
+    tail = f"\nimport json\nprint(json.dumps({{'passed': {says}}}))"
+    return code + tail, lambda done: '{"passed": true}' in done[1].splitlines()
+
+
+def run_plainly(text, folder):
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=folder, capture_output=True, text=True, timeout=30, errors="replace"
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("program", [one for one in GRADER + TEXTS if one.alone], ids=lambda one: one.name)
+def test_a_grader_that_trusts_the_process_is_beaten(program, tmp_path):
+    code = program_of(program)
+    checks = [(f"lock({case['args'][0]})", case["returns"]) for case in program.reference["cases"]]
+    beaten = [
+        passed(run_plainly(text, tmp_path))
+        for text, passed in (g(code, checks) for g in (exit_code, pasted, verdict_line))
+    ]
+    assert any(beaten)
+
+
+def test_the_machine_is_open_to_a_plain_process(tmp_path):
+    """So that `held` in the sandbox says something: the same attacks come through without one."""
+    alone = [one for one in MACHINE if one.alone]
+    with baited() as bait:
+        held = [one.name for one in alone if "breached" not in run_plainly(bait.filled(program_of(one)), tmp_path)[1]]
+        assert bait.touched()
+    assert len(alone) > 12
+    assert len(held) <= (0 if os.geteuid() == 0 else len(alone) // 2), held
+
+
+# ---------------------------------------------------------------- answers
+
+
+@pytest.fixture(scope="module")
+def answered():
+    """Every answer through its verifier, all of one verifier in one batch with the right ones: scores and seconds."""
+    rows = sorted(mixed(ANSWERS, RIGHT_ANSWERS, 3), key=lambda one: json.dumps(one.verifier))
+    scores, seconds = [], {}
+    for config, some in groupby(rows, key=lambda one: json.dumps(one.verifier)):
+        batch = list(some)
+        verifier = verifiers.build(json.loads(config))
+        began = time.monotonic()
+        found = verifier.score_many([Item("", one.text, one.reference) for one in batch])
+        seconds[config] = (time.monotonic() - began, len(batch))
+        verifier.close()
+        scores += zip(batch, found, strict=True)
+    return {"scores": scores, "seconds": seconds}
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda one: f"{one.verifier['kind']}: {one.name}")
+def test_a_hostile_answer_earns_nothing(answered, answer):
+    (score,) = [score for one, score in answered["scores"] if one is answer]
+    assert score.passed is not True and readable(score), score
+    if answer.judged:
+        assert score.status == Status.OK and score.passed is False, score
+    else:
+        assert score.status in (Status.OK, Status.TIMEOUT, Status.ERROR), score
+
+
+def test_right_answers_between_them_pass(answered):
+    right = [(one, score) for one, score in answered["scores"] if one.threat == "honest"]
+    assert len(right) >= len(ANSWERS) // 4
+    assert [(one.name, score) for one, score in right if score.passed is not True] == []
+
+
+def test_every_answer_ends_by_its_deadline(answered):
+    for one, score in answered["scores"]:
+        assert isinstance(score, Score)
+        assert score.seconds < one.verifier.get("timeout", 1.0) + 20, (one.name, score)
+    for seconds, answers in answered["seconds"].values():
+        assert seconds < answers * 2.0 / 2 + 60
