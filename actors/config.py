@@ -71,7 +71,7 @@ class Judge(Strict):
     engine: Literal["vllm", "torch"] = "torch"
     """What writes the answers of a model that judges in words."""
     context: Annotated[int, Field(ge=256)] = 4096
-    """Longest question with its answer, in tokens, of a model that judges in words; the model's own limit still holds."""
+    """Longest question with its answer, in tokens, of a model that judges in words; never more than the model reads."""
 
 
 class Deadlines(Strict):
