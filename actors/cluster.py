@@ -99,9 +99,13 @@ class Cluster:
         return self.temporary is not None
 
     def spawn(self, cls: type, *args: Any, role: str, index: int, **options: Any) -> Actor:
-        """Start the plain class `cls` as an actor. Options: env (mapping), gpus, kwargs for the constructor."""
+        """Start the plain class `cls` as an actor.
+
+        Options: env (mapping), gpus, kwargs for the constructor, restarts (how often it is started again when it dies).
+        """
         env: Mapping[str, str] = options.pop("env", {})
         gpus: float = options.pop("gpus", 0)
+        restarts: int = options.pop("restarts", 0)
         steer = {f"braid_{role}": SLIVER} if f"braid_{role}" in self.resources else {}
         name = f"{self.run}/{role}-{index}"
         remote = ray.remote(cls).options(
@@ -110,7 +114,7 @@ class Cluster:
             num_gpus=gpus,
             resources=steer,
             scheduling_strategy="SPREAD",
-            max_restarts=0,
+            max_restarts=restarts,
             runtime_env={"env_vars": dict(env)},
         )
         actor = Actor(remote.remote(*args, **options.pop("kwargs", {})), name)

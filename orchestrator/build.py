@@ -180,10 +180,10 @@ async def start_parts(
         on_event,
         hold.kill,
     )
-    scorer = scorer_pool(pipeline, hold, on_event)
+    scorer, judging = scorer_pool(pipeline, hold, on_event)
     environments = environment_pool(pipeline, hold, on_event) if inputs.writes else None
     frozen = _frozen_models(hold, pipeline, inputs, checkpoints)
-    models = [actor for pool in frozen.pools.values() for actor in pool.replicas]
+    models = [*judging, *(actor for pool in frozen.pools.values() for actor in pool.replicas)]
     models += environments.replicas if environments else []
     pools = [learner, *learners.values()]
     ranks = [rank for pool in pools for rank in pool.ranks]

@@ -26,7 +26,17 @@ LONGEST = 1 << 17
 SAMPLED = 1 << 16
 """Bytes of each tensor that enter the fingerprint."""
 
+FRAMINGS = ("reply", "conversation", "text")
+
 TRAINED = "give a sequence or token classifier of one label, such as the recipe reward_model_training leaves"
+
+
+class NoScalarHeadError(ValueError):
+    """A folder that holds no model with a scalar head, and what to do about it."""
+
+    def __init__(self, path: str | Path, problem: str, fix: str = TRAINED) -> None:
+        super().__init__(f"{problem} (got '{path}'); {fix}")
+        self.problem, self.fix = f"{problem} (got '{path}')", fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,60 +52,55 @@ class ScalarFolder:
     """Tokens that the model reads."""
     pad_id: int | None
     """Which token transformers takes for padding when it looks for a text's last one; None: no token."""
+    every_token: bool
+    """Whether the head can be read at any token, not only once for a text."""
 
 
-def examine(path: str | Path, key: str = "path") -> ScalarFolder:
-    """What the folder holds. ValueError names file, key and fix where it holds no model with a scalar head."""
+def examine(path: str | Path) -> ScalarFolder:
+    """What the folder holds. `NoScalarHeadError` names file, key and fix where that is no model with a scalar head."""
     folder = Path(path)
-    if not folder.is_dir():
-        raise ValueError(f"{key}: no such folder (got '{path}'); give a Hugging Face folder on this machine")
-    config = _config(folder, key)
-    kind = _kind(folder, config, key)
-    labels = _labels(config)
+    config = _config(folder)
+    kind, labels = _kind(folder, config), _labels(config)
     if labels != 1 and not (kind == "token" and labels == 2):
-        problem = f"{folder / 'config.json'}: id2label: {labels} labels are no scalar head"
-        raise ValueError(f"{key}: {problem} (got '{path}'); {TRAINED}")
-    if not any(name.startswith(HEADS) for name in tensors(folder)):
-        where = "holds no weights of a head (no tensor score.* or classifier.*)"
-        raise ValueError(f"{key}: {folder} {where} (got '{path}'); {TRAINED}")
+        raise NoScalarHeadError(path, f"config.json: id2label: {labels} labels are no scalar head")
+    heads = [name for name in tensors(folder) if name.startswith(HEADS)]
+    if not heads:
+        raise NoScalarHeadError(path, "holds no weights of a head (no tensor score.* or classifier.*)")
     said = config.get(MARK)
-    framing: Any = (
-        said if said in ("reply", "conversation", "text") else "conversation" if kind == "sequence" else "text"
-    )
+    framing: Any = said if said in FRAMINGS else "conversation" if kind == "sequence" else "text"
     nested = config.get("text_config")
     text: dict[str, Any] = nested if isinstance(nested, dict) else config
-    return ScalarFolder(folder, kind, labels, framing, _longest(folder, text), _whole(text.get("pad_token_id")))
+    every_token = kind == "token" or any(name.startswith("score.") for name in heads)
+    longest, pad_id = _longest(folder, text), _whole(text.get("pad_token_id"))
+    return ScalarFolder(folder, kind, labels, framing, longest, pad_id, every_token)
 
 
-def _config(folder: Path, key: str) -> dict[str, Any]:
+def _config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise NoScalarHeadError(folder, "no such folder", "give a Hugging Face folder on this machine")
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     if not any(folder.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
-        inner = [one for one in (folder / "model", *sorted(folder.glob("checkpoints/*/model"))[-1:]) if one.is_dir()]
-        fix = (
-            f"give {inner[0]}"
-            if inner
-            else "give the folder that transformers' save_pretrained wrote (no .bin, no .pt)"
-        )
-        raise ValueError(f"{key}: holds no {', '.join(missing)} (got '{folder}'); {fix}")
+        inside = [one for one in (folder / "model", *sorted(folder.glob("checkpoints/*/model"))[-1:]) if one.is_dir()]
+        fix = f"give {inside[0]}" if inside else "give what save_pretrained wrote (safetensors; no .bin and no .pt)"
+        raise NoScalarHeadError(folder, f"holds no {', '.join(missing)}", fix)
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{key}: {folder / 'config.json'} is no JSON ({error}); copy the folder again") from error
+        raise NoScalarHeadError(folder, f"config.json is no JSON ({error})", "copy the folder again") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{key}: {folder / 'config.json'} holds no object; copy the folder again")
+        raise NoScalarHeadError(folder, "config.json holds no object", "copy the folder again")
     return found
 
 
-def _kind(folder: Path, config: dict[str, Any], key: str) -> Literal["sequence", "token"]:
+def _kind(folder: Path, config: dict[str, Any]) -> Literal["sequence", "token"]:
     architecture = str((config.get("architectures") or [""])[0])
     if architecture.endswith(SEQUENCE):
         return "sequence"
     if architecture.endswith(TOKEN):
         return "token"
-    what = f"{folder / 'config.json'}: architectures: no classifier"
-    raise ValueError(f"{key}: {what} (got '{architecture}'); {TRAINED}")
+    raise NoScalarHeadError(folder, f"config.json: architectures: {architecture or 'nothing'} has no scalar head")
 
 
 def _labels(config: dict[str, Any]) -> int:
@@ -134,7 +139,7 @@ def tensors(folder: Path) -> Iterator[str]:
 
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:
-    """A file's header and where its data begin. ValueError for a damaged file."""
+    """A file's header and where its data begin; `NoScalarHeadError` for a damaged file."""
     try:
         with file.open("rb") as stream:
             (size,) = struct.unpack("<Q", stream.read(8))
@@ -142,7 +147,7 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
                 raise ValueError("its header is longer than the file")
             found = json.loads(stream.read(size))
     except (struct.error, ValueError) as error:
-        raise ValueError(f"{file}: is no whole safetensors file ({error}); copy it again") from error
+        raise NoScalarHeadError(file, f"is no whole safetensors file ({error})", "copy it again") from error
     return found, 8 + size
 
 

@@ -19,6 +19,8 @@ from verifiers.served import Exchange, Models, Reading, ScalarModel, Wanted
 BATCH_TOKENS = 8192
 """Most tokens of a batch, padding included, where nobody says otherwise; a longer text goes alone."""
 
+ONCE = "gives one number for a text, not one for each step; give a token classifier, or what prm_training leaves"
+
 REASON = 200
 """Characters of an error that are passed on."""
 
@@ -76,8 +78,8 @@ class ScalarHead:
         if time.monotonic() > until:
             return Reading((), Status.TIMEOUT, LATE)
         try:
-            if exchange.ends and self._linear is None and self._folder.kind == "sequence":
-                raise ValueError(f"{self._folder.path} gives one number for a text; steps need a token classifier")
+            if exchange.ends and not self._folder.every_token:
+                raise ValueError(f"{self._folder.path} {ONCE}")
             return self._framer.frame(exchange)
         except TooLongError as error:
             return Reading((), Status.REFUSED, str(error))
