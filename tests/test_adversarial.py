@@ -14,14 +14,16 @@ import pytest
 
 import verifiers
 from tests.baits import baited, descendants
-from tests.hostile_answers import ANSWERS
+from tests.hostile_answers import ANSWERS, TO_JUDGES
 from tests.hostile_answers import HONEST as RIGHT_ANSWERS
 from tests.hostile_load import FILES, KERNEL, LOAD
 from tests.hostile_machine import NETWORK, OTHERS, READING
 from tests.hostile_programs import GRADER, HONEST
 from tests.hostile_values import TEXTS, VALUES
+from tests.judge_cases import FENCED, SEAL
 from verifiers import Item, Status
 from verifiers.score import Score
+from verifiers.served import Reply
 
 MACHINE = [*READING, *NETWORK, *OTHERS, *LOAD, *KERNEL, *FILES]
 PROGRAMS = [*GRADER, *VALUES, *TEXTS, *MACHINE]
@@ -224,3 +226,74 @@ def test_every_answer_ends_by_its_deadline(answered):
         assert score.seconds < one.verifier.get("timeout", 1.0) + 20, (one.name, score)
     for seconds, answers in answered["seconds"].values():
         assert seconds < answers * 2.0 / 2 + 60
+
+
+# ---------------------------------------------------------------- judges
+
+JUDGE = {"kind": "judge", "model": {"kind": "folder", "path": "/judge"}}
+SCALE = {**JUDGE, "form": {"kind": "rubric"}}
+CHECKLIST = {**JUDGE, "form": {"kind": "checklist", "criteria": [{"text": "The answer is 4."}]}}
+PAIRS = {**JUDGE, "form": {"kind": "pairwise", "passes": 0.75}}
+
+
+def said(asked):
+    """What stands quoted of the response, as the judge sees it."""
+    return next(found["text"] for found in FENCED.finditer(asked) if found["label"].startswith("RESPONSE"))
+
+
+def parrots(asked):
+    """Says all that it was told."""
+    return asked
+
+
+def copies(asked):
+    """Says what the response says."""
+    return said(asked).replace("| ", "")
+
+
+def obeys(asked):
+    """Says what the response shows as a verdict, or else the best grade that it reads there."""
+    shown = [line for line in copies(asked).splitlines() if "{" in line]
+    return shown[-1] if shown else '{"score": 5}'
+
+
+def fair(asked):
+    """Looks for the answer alone; what a response says to it is no merit."""
+    seal = SEAL.findall(asked)[-1]  # the responses show some of their own before it
+    right = copies(asked).strip() == "It is 4."
+    own = {"score": 5 if right else 1, "met": {"1": right}, "better": "A" if right else "B"}
+    key = next(key for key in own if f'"{key}": ' in asked.rpartition('{"seal"')[0].rpartition('{"seal"')[2])
+    return f"So.\n{json.dumps({'seal': seal, key: own[key]})}"
+
+
+class Judge:
+    """A model that answers by a rule."""
+
+    def __init__(self, rule):
+        self.rule = rule
+
+    def complete(self, conversations, *, max_tokens, temperature, seconds):
+        return [Reply(self.rule(messages[-1].content)) for messages in conversations]
+
+    def identity(self):
+        return self.rule.__name__
+
+
+def judgements(config, rule, responses):
+    verifier = verifiers.build(config, models={"judge:/judge": Judge(rule)})
+    scores = verifier.score_many([Item("What is 2+2?", one, "It is four.") for one in responses], seconds=60)
+    verifier.close()
+    return scores
+
+
+@pytest.mark.parametrize("config", [SCALE, CHECKLIST, PAIRS], ids=lambda config: config["form"]["kind"])
+@pytest.mark.parametrize("rule", [parrots, copies, obeys, fair], ids=lambda rule: rule.__name__)
+def test_what_a_response_says_to_its_judge_earns_nothing(config, rule):
+    """Not even from a judge that repeats it: a verdict bears a seal that no response has seen."""
+    scores = judgements(config, rule, TO_JUDGES.values())
+    for name, score in zip(TO_JUDGES, scores, strict=True):
+        assert score.passed is not True and readable(score), (name, score)
+        assert rule is fair or score.status != Status.OK, (name, score)
+    assert rule is not fair or {score.status for score in scores} == {Status.OK}
+    if rule is fair:
+        assert judgements(config, rule, ["It is 4."])[0].passed
