@@ -1,4 +1,4 @@
-"""Groups of actors behind the loop's ports: rollout replicas that heal, scorers, frozen models, learner ranks.
+"""Groups of actors behind the loop's ports: rollout replicas that heal, frozen models, learner ranks.
 
 A replica that dies is replaced, given the newest weights, and asked again for what it owed; only throughput is lost.
 A learner rank that dies ends the run: its last checkpoint is where `braid resume` goes on.
@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from policies.config import Optimizer, Strand
 from policies.example import Example
 from policies.prompt import Prompt
 from policies.reduce import normalisers
-from policies.trajectory import Float32, Int32, ScoreEntry, Trajectory
+from policies.trajectory import Float32, Int32, Trajectory
 from verifiers.environment_config import TOLD
 from verifiers.grader import Asked
 
@@ -123,38 +123,6 @@ def told(one: Trajectory) -> str:
     last = next((entry.value for entry in reversed(one.scores) if entry.name == "turn"), math.nan)
     said = {"value": whole.value, "last": last, "passed": whole.passed, "status": whole.status, "reason": whole.reason}
     return json.dumps({TOLD: said})
-
-
-@dataclass(slots=True)
-class ScorerPool:
-    """CPU actors that run the verifier. A share that hangs is judged `timeout`, one whose actor dies `error`."""
-
-    replicas: list[Actor]
-    timeout: float
-    on_event: Callable[..., None]
-
-    async def score(self, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]) -> list[Trajectory]:
-        """The same trajectories with their scores, in order."""
-        scores = await self.judge([asked(one, prompts[one.prompt_id]) for one in trajectories])
-        return [replace(one, scores=entries) for one, entries in zip(trajectories, scores, strict=True)]
-
-    async def judge(self, items: Sequence[Asked | tuple[str, ...]]) -> list[tuple[ScoreEntry, ...]]:
-        """Scores of (id, prompt text, response text, reference), in order."""
-        shares = [items[low:high] for low, high in bounds(len(items), len(self.replicas))]
-        asked = (self._judge(actor, share) for actor, share in zip(self.replicas, shares, strict=True) if share)
-        return [entries for part in await asyncio.gather(*asked) for entries in part]
-
-    async def _judge(self, actor: Actor, items: Sequence[Asked | tuple[str, ...]]) -> list[tuple[ScoreEntry, ...]]:
-        try:
-            scores: list[tuple[ScoreEntry, ...]] = await cluster.wait(
-                actor.ask("score", items), deadline=self.timeout, what=f"judging {len(items)} responses"
-            )
-        except (cluster.DeadlineError, ActorLostError) as error:
-            status = "timeout" if isinstance(error, cluster.DeadlineError) else "error"
-            self.on_event("scorer_failed", actor=actor.name, status=status, cause=str(error), count=len(items))
-            unknown = ScoreEntry("reward", float("nan"), None, status, str(error), scorer=actor.name)
-            return [(unknown,)] * len(items)
-        return scores
 
 
 @dataclass(slots=True)

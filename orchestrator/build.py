@@ -12,8 +12,9 @@ from actors.cluster import Actor, Hold
 from actors.environments import EnvironmentPool
 from actors.frozen import FrozenReplica
 from actors.learner_seat import LearnerSeat
-from actors.pool import FrozenPool, LearnerPool, RayPublisher, RolloutPool, ScorerPool
+from actors.pool import FrozenPool, LearnerPool, RayPublisher, RolloutPool
 from actors.sampler import SamplerReplica
+from actors.scorer_pool import ScorerPool
 from orchestrator.collect import Collector
 from orchestrator.companions import Companion, rewarded
 from orchestrator.config import Pipeline

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 
 from actors.cluster import Hold
 from actors.engine import Completion, SampleRequest
-from actors.pool import RolloutPool, ScorerPool
+from actors.pool import RolloutPool
 from actors.sampler import SamplerReplica
+from actors.scorer_pool import ScorerPool
 from actors.vllm_environment import environment as vllm_environment
 from orchestrator.build import Inputs
 from orchestrator.config import Pipeline
