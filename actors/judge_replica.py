@@ -8,7 +8,8 @@ import asyncio
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.config import Judge, Rollout
@@ -38,9 +39,7 @@ class JudgeReplica:
     def __init__(self, path: str, config: Judge) -> None:
         """Loads the folder's model and tokenizer; ValueError for a folder that is none."""
         folder = Path(path)
-        self._tokenizer = Tokenizer.load(folder)
-        self._added = added_tokens(self._tokenizer)
-        self._folder = folder
+        self._speech, self._folder = Speech.of(folder), folder
         said = read_json(folder / "config.json")
         longest = said.get("max_position_embeddings")
         context = min(config.context, longest) if isinstance(longest, int) else config.context
@@ -79,7 +78,7 @@ class JudgeReplica:
         requests: dict[int, SampleRequest] = {}
         for at, one in enumerate(conversations):
             try:
-                tokens = self._tokens(one)
+                tokens = self._speech.tokens(one)
             except ValueError as error:
                 replies[at] = Reply(None, f"the judge cannot read the question: {error}")
             else:
@@ -89,12 +88,8 @@ class JudgeReplica:
         return [replies[at] for at in range(len(conversations))]
 
     def identity(self) -> str:
-        """Digest of the folder's config, tokenizer and weight files by name and size."""
-        digest = hashlib.blake2s(digest_size=8)
-        for one in sorted((*self._folder.glob("*.safetensors"), *self._folder.glob("*.json"))):
-            digest.update(f"{one.name} {one.stat().st_size}\n".encode())
-            digest.update(one.read_bytes() if one.suffix == ".json" else b"")
-        return f"{self._folder.name}@{digest.hexdigest()}"
+        """Which model: its folder's name, and a digest of what is in it."""
+        return fingerprint(self._folder)
 
     def close(self) -> None:
         """Free the model."""
@@ -111,29 +106,54 @@ class JudgeReplica:
             await self._engine.abort([one.id for one in requests])
         return await work
 
-    def _tokens(self, conversation: Sequence[Message]) -> Int32:
-        """The conversation under the chat template. ValueError where a message would bring special tokens with it."""
-        safe = [Turn(one.role, escaped(one.content, self._added)) for one in conversation]
-        plain = [Turn(one.role, "?") for one in conversation]
-        tokens, frame = self._rendered(safe), self._rendered(plain)
-        special = frozenset(self._added.values())
-        count = Counter(int(one) for one in tokens if int(one) in special)
-        if count != Counter(int(one) for one in frame if int(one) in special):
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Speech:
+    """Conversations as tokens under a folder's chat template, with no special token that its template did not write."""
+
+    tokenizer: Tokenizer
+    added: Mapping[str, int]
+    """Spelling -> id of the tokens that are found in a text before it is read."""
+
+    @classmethod
+    def of(cls, folder: Path) -> "Speech":
+        """That of a model folder."""
+        tokenizer = Tokenizer.load(folder)
+        return cls(tokenizer, added_tokens(tokenizer))
+
+    def tokens(self, conversation: Sequence[Message]) -> Int32:
+        """The conversation, its messages' spellings of special tokens escaped. ValueError where that does not do."""
+        safe = [Turn(one.role, escaped(one.content, self.added)) for one in conversation]
+        found, frame = self._rendered(safe), self._rendered([Turn(one.role, "?") for one in conversation])
+        if self._special(found) != self._special(frame):
             raise ValueError("a message holds special tokens of the judge's own")
-        return tokens
+        return found
+
+    def _special(self, tokens: Int32) -> Counter[int]:
+        special = frozenset(self.added.values())
+        return Counter(one for one in tokens.tolist() if one in special)
 
     def _rendered(self, turns: Sequence[Turn]) -> Int32:
-        if self._tokenizer.template is None:
+        if self.tokenizer.template is None:
             lines = [f"{BY_HAND[one.role]}{one.content}" for one in turns]
-            return self._tokenizer.prompt("\n\n".join([*lines, BY_HAND["assistant"]]))
+            return self.tokenizer.prompt("\n\n".join([*lines, BY_HAND["assistant"]]))
         try:
-            return self._tokenizer.encode(self._tokenizer.rendered(turns, reply=True))
+            return self.tokenizer.encode(self.tokenizer.rendered(turns, reply=True))
         except ValueError:
             if turns[0].role != "system" or len(turns) < 2:
                 raise
         first, second, *rest = turns  # a template without a system turn: its words go before the user's
         together = Turn(second.role, f"{first.content}\n\n{second.content}")
-        return self._tokenizer.encode(self._tokenizer.rendered([together, *rest], reply=True))
+        return self.tokenizer.encode(self.tokenizer.rendered([together, *rest], reply=True))
+
+
+def fingerprint(folder: Path) -> str:
+    """The folder's name with a digest of its config and tokenizer, and of its weight files by name and size."""
+    digest = hashlib.blake2s(digest_size=8)
+    for one in sorted((*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja"))):
+        digest.update(f"{one.name} {one.stat().st_size}\n".encode())
+        digest.update(b"" if one.suffix == ".safetensors" else one.read_bytes())
+    return f"{folder.name}@{digest.hexdigest()}"
 
 
 def added_tokens(tokenizer: Tokenizer) -> dict[str, int]:
@@ -142,7 +162,7 @@ def added_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     return {token.content: at for at, token in found.items() if token.content.strip()}
 
 
-def escaped(text: str, added: dict[str, int]) -> str:
+def escaped(text: str, added: Mapping[str, int]) -> str:
     """The text with a backslash after the first character of each added token's spelling, until none is left."""
     for spelling in sorted(added, key=len, reverse=True):
         if len(spelling) > 1:
@@ -172,7 +192,7 @@ def reply_of(completion: Completion) -> Reply:
             return Reply(completion.text)
 
 
-def cache_bytes(said: dict[str, object], context: int, width: int) -> int:
+def cache_bytes(said: Mapping[str, object], context: int, width: int) -> int:
     """Keys and values of a quarter of the conversations at their full length; `said` is the model's config."""
 
     def number(key: str, otherwise: int) -> int:
