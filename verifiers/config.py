@@ -8,7 +8,7 @@ from verifiers.judge_config import JudgeVerifier
 from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
 from verifiers.environment_config import EnvironmentVerifier
 from verifiers.part_config import Part
-from verifiers.text_config import FunctionVerifier
+from verifiers.text_config import TextVerifier
 
 
 class AnswerVerifier(Part):
@@ -115,7 +115,7 @@ Verifier = Annotated[
     | MathVerifier
     | FormatVerifier
     | TaskVerifier
-    | FunctionVerifier
+    | TextVerifier
     | RewardModelVerifier
     | PreferenceModelVerifier
     | ProcessModelVerifier
@@ -131,7 +131,7 @@ AnyVerifier = (
     | MathVerifier
     | FormatVerifier
     | TaskVerifier
-    | FunctionVerifier
+    | TextVerifier
     | RewardModelVerifier
     | PreferenceModelVerifier
     | ProcessModelVerifier

@@ -27,6 +27,11 @@ OPENERS: Mapping[type, str] = {
     config.MathVerifier: "verifiers.equivalence",
     config.TaskVerifier: "verifiers.tasks",
     text_config.FunctionVerifier: "verifiers.function",
+    text_config.LengthVerifier: "verifiers.length",
+    text_config.LanguageVerifier: "verifiers.language",
+    text_config.RepetitionVerifier: "verifiers.repetition",
+    text_config.TagsVerifier: "verifiers.tags",
+    text_config.JsonSchemaVerifier: "verifiers.json_schema",
     JudgeVerifier: "verifiers.judge",
     RewardModelVerifier: "verifiers.reward_model",
     PreferenceModelVerifier: "verifiers.preference_model",
@@ -41,6 +46,7 @@ TASKS: Mapping[type, str] = {
     config.MathVerifier: "math",
     config.TaskVerifier: "reasoning_gym",
     text_config.FunctionVerifier: "function",
+    text_config.JsonSchemaVerifier: "json_schema",
 }
 """Config -> the task that its verdicts ask a killable worker for (verifiers/worker_process.py)."""
 

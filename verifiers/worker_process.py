@@ -14,7 +14,12 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, BinaryIO
 
-MODULES = {"math": "verifiers.equivalence", "reasoning_gym": "verifiers.tasks", "function": "verifiers.function"}
+MODULES = {
+    "math": "verifiers.equivalence",
+    "reasoning_gym": "verifiers.tasks",
+    "function": "verifiers.function",
+    "json_schema": "verifiers.json_schema",
+}
 """Task -> the module with its `preload(about)` and its `work(about, request)`.
 
 `work` gives a number; or a mapping with `value`, `passed`, `reason` and `parts` (name -> number); or one with `error`.

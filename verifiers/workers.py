@@ -82,15 +82,21 @@ def _read_answer(answer: dict[str, Any], timeout: float) -> float | Score | None
     """The verdict in a process's answer; None if the process died of something else than time."""
     match answer:
         case {"error": str(reason)}:
-            return Score.unknown(Status.ERROR, reason)
+            return Score.unknown(Status.ERROR, _readable(reason))
         case {"value": float(value), "passed": bool(passed), "reason": str(reason), "parts": dict(parts)}:
-            return Score(value, passed, reason=reason, parts={name: Score(part, None) for name, part in parts.items()})
+            figures = {name: Score(part, None) for name, part in parts.items()}
+            return Score(value, passed, reason=_readable(reason), parts=figures)
         case {"value": float(value)}:
             return value if math.isfinite(value) else Score.unknown(Status.ERROR, f"the value is {value}")
         case {"died": signal.SIGALRM}:
             return Score.unknown(Status.TIMEOUT, f"no verdict within {timeout:g} s")
         case _:
             return None
+
+
+def _readable(reason: str) -> str:
+    """The reason as text that a table can hold: half a surrogate pair, which a model may write, is none."""
+    return reason.encode("utf-8", "replace").decode()
 
 
 class _Process:

@@ -22,7 +22,14 @@ from verifiers.config import (
 )
 from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
 from verifiers.environment_config import EnvironmentVerifier
-from verifiers.text_config import FunctionVerifier
+from verifiers.text_config import (
+    FunctionVerifier,
+    JsonSchemaVerifier,
+    LanguageVerifier,
+    LengthVerifier,
+    RepetitionVerifier,
+    TagsVerifier,
+)
 
 RULE = "verdicts"
 
@@ -97,8 +104,10 @@ def compares(verifier: AnyVerifier) -> str:
             return verifier.kind
         case FormatVerifier() | FunctionVerifier() | EnvironmentVerifier():
             return ""
-        case RewardModelVerifier() | ProcessModelVerifier():
+        case RewardModelVerifier() | ProcessModelVerifier() | RepetitionVerifier() | TagsVerifier():
             return ""
+        case LengthVerifier() | LanguageVerifier() | JsonSchemaVerifier():
+            return verifier.kind if verifier.reads_reference else ""
         case PreferenceModelVerifier():
             return verifier.kind if verifier.against == "reference" else ""
         case StepsVerifier():
@@ -123,5 +132,7 @@ def always_passes(verifier: AnyVerifier) -> str:
             return always_passes(verifier.outcome)
         case RewardModelVerifier() | PreferenceModelVerifier() | ProcessModelVerifier():
             return f"{verifier.kind} without a threshold" if verifier.threshold is None else ""
+        case LengthVerifier():
+            return "length against the group" if verifier.against == "group" else ""
         case _:
             return ""
