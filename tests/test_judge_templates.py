@@ -14,6 +14,7 @@ from verifiers.judge_templates import (
     conversation,
     fenced,
     marks,
+    needs_reference,
     neutral,
 )
 
@@ -79,7 +80,7 @@ def test_code_and_mathematics_stay_as_they_are() -> None:
 
 
 def test_what_nobody_sees_is_written_out() -> None:
-    assert neutral("a\u202eb\U000e0041\x07") == "a\\u{202e}b\\u{e0041}\\u{7}"
+    assert neutral("a\u202eb\U000e0041\x07\ud800") == "a\\u{202e}b\\u{e0041}\\u{7}\\u{d800}"
     assert (
         neutral("caf\u00e9 \u0645\u0631\u062d\u0628\u0627 \U0001f600\n\tx")
         == "caf\u00e9 \u0645\u0631\u062d\u0628\u0627 \U0001f600\n\tx"
@@ -130,3 +131,9 @@ def test_marks_are_those_of_the_question_alone() -> None:
 )
 def test_a_template_that_cannot_be_is_refused(text: str, form: str, words: str) -> None:
     assert any(words in fault for fault in check_template(text, form))
+
+
+def test_whether_a_template_needs_a_reference() -> None:
+    assert [needs_reference(DEFAULTS[form], form) for form in TEMPLATES] == [False] * len(TEMPLATES)
+    assert needs_reference("{{ response }} {{ reference }}", "rubric")
+    assert not needs_reference("{{ response }}{% if reference is defined %}{{ reference }}{% endif %}", "rubric")

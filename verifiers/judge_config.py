@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from verifiers.judge_templates import check_template
+from verifiers.judge_templates import check_template, needs_reference
 from verifiers.part_config import Part, Strict
 from verifiers.served import Wanted
 
@@ -195,6 +195,15 @@ class JudgeVerifier(Part):
     def compares(self) -> bool:
         """Whether it needs a group whole."""
         return isinstance(self.form, Pairs) and self.form.against != "reference"
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether a prompt without a reference cannot be judged."""
+        match self.form:
+            case Pairs(against="reference") | Checklist(criteria=()):
+                return True
+            case _:
+                return needs_reference(self.template, self.form.kind)
 
     def wanted(self) -> tuple[Wanted, ...]:
         """The model that an actor serves."""

@@ -155,8 +155,10 @@ CHAT_MARKER = re.compile(
 )
 """Where a marker of a chat format begins, escaped or not."""
 
-UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
-"""Characters that a reader does not see and a model does: controls, direction marks, tags."""
+UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Characters that a reader does not see and a model does (controls, direction marks, tags), and halves of pairs."""
 
 BAR = "| "
 
@@ -205,7 +207,11 @@ def _compiled(template: str) -> jinja2.Template:
     return _environment().from_string(template)
 
 
-@lru_cache(maxsize=64)
-def reads(template: str, form: str) -> frozenset[str]:
-    """Variables that a form's template names; the form's own where it is empty."""
-    return frozenset(jinja2.meta.find_undeclared_variables(_environment().parse(template or DEFAULTS[form])))
+def needs_reference(template: str, form: str) -> bool:
+    """Whether the template cannot be filled where a prompt has no reference."""
+    shown = {name: "" for name in READS.get(form, VARIABLES) if name != "reference"}
+    try:
+        _compiled(template or DEFAULTS[form]).render(shown)
+    except jinja2.TemplateError:
+        return True
+    return False

@@ -22,6 +22,7 @@ from verifiers.config import (
 )
 from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
 from verifiers.environment_config import EnvironmentVerifier
+from verifiers.judge_config import JudgeVerifier
 from verifiers.text_config import (
     FunctionVerifier,
     JsonSchemaVerifier,
@@ -110,6 +111,8 @@ def compares(verifier: AnyVerifier) -> str:
             return verifier.kind if verifier.reads_reference else ""
         case PreferenceModelVerifier():
             return verifier.kind if verifier.against == "reference" else ""
+        case JudgeVerifier():
+            return verifier.kind if verifier.reads_reference else ""
         case StepsVerifier():
             return compares(verifier.outcome)
         case RubricVerifier():
