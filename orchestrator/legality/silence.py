@@ -20,9 +20,10 @@ from verifiers.config import (
     TaskVerifier,
     part_name,
 )
-from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
 from verifiers.environment_config import EnvironmentVerifier
 from verifiers.judge_config import JudgeVerifier
+from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
+from verifiers.program_config import ProgramVerifier
 from verifiers.text_config import (
     FunctionVerifier,
     JsonSchemaVerifier,
@@ -101,18 +102,16 @@ def _unreferenced(case: Case, counting: list[Control], verifier: str) -> Iterato
 def compares(verifier: AnyVerifier) -> str:
     """The part that needs a reference, by its kind; empty where none does. One that cannot judge silences the whole."""
     match verifier:
-        case AnswerVerifier() | MathVerifier() | TaskVerifier():
+        case AnswerVerifier() | MathVerifier() | ProgramVerifier() | TaskVerifier():
             return verifier.kind
         case FormatVerifier() | FunctionVerifier() | EnvironmentVerifier():
             return ""
         case RewardModelVerifier() | ProcessModelVerifier() | RepetitionVerifier() | TagsVerifier():
             return ""
-        case LengthVerifier() | LanguageVerifier() | JsonSchemaVerifier():
+        case LengthVerifier() | LanguageVerifier() | JsonSchemaVerifier() | JudgeVerifier():
             return verifier.kind if verifier.reads_reference else ""
         case PreferenceModelVerifier():
             return verifier.kind if verifier.against == "reference" else ""
-        case JudgeVerifier():
-            return verifier.kind if verifier.reads_reference else ""
         case StepsVerifier():
             return compares(verifier.outcome)
         case RubricVerifier():
