@@ -1,7 +1,7 @@
 """How much of a response says again what it said before. One pass of sorting for each doubling of the n-gram's length.
 
 N-grams are compared exactly: words get numbers, pairs of neighbouring numbers get numbers, and so on, doubling the
-length; two numbers that overlap make the lengths between. 10^6 characters take about two seconds and no hash can collide.
+length; two numbers that overlap make the lengths between. No hash can collide; 10^6 characters take two seconds or so.
 """
 
 from typing import Any
