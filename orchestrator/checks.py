@@ -9,7 +9,7 @@ from orchestrator.controls import Shares
 from orchestrator.data_checks import called, supplies
 from orchestrator.data_checks import files as data_files
 from orchestrator.explain import Fault, shown
-from orchestrator.judge_checks import judging_faults
+from orchestrator.judge_checks import comparing_faults, judging_faults
 from orchestrator.legality import judge, surroundings
 from orchestrator.recipes import Recipe
 from policies.config import HfModel, Model, Strand
@@ -40,6 +40,7 @@ def check(pipeline: Pipeline, recipes: Sequence[Recipe], *, files: bool = True) 
     found += [
         *_verifier(pipeline.verifier, ("verifier",), pipeline.prompts.train),
         *judging_faults(pipeline, files=files),
+        *comparing_faults(pipeline, recipes),
     ]
     for index, recipe in enumerate(recipes):
         found += [*_stage(pipeline, index, recipe), *_legality(pipeline, index, recipe, files)]

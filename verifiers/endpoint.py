@@ -122,7 +122,7 @@ def key_of(config: Endpoint) -> str:
 def unset(config: Endpoint) -> str:
     """What to say of a key's variable that is not set. What is no name may be the key itself and is not told."""
     if not config.key_variable.isidentifier():
-        return "key_variable should be the NAME of an environment variable, such as JUDGE_API_KEY, and never the key"
+        return "key_variable should be the NAME of an environment variable, such as JUDGE_KEY, and never the key"
     return f"the environment variable {config.key_variable} is not set; export it where the scorers run"
 
 
