@@ -13,8 +13,8 @@ from itertools import groupby
 import pytest
 
 import verifiers
-from tests.baits import baited, descendants
-from tests.hostile_answers import ANSWERS, TO_JUDGES
+from tests.baits import ROOT, baited, descendants
+from tests.hostile_answers import ANSWERS, EVALUATED, EVALUATING, TO_JUDGES
 from tests.hostile_answers import HONEST as RIGHT_ANSWERS
 from tests.hostile_load import FILES, KERNEL, LOAD
 from tests.hostile_machine import NETWORK, OTHERS, READING
@@ -193,15 +193,22 @@ def answered():
     """Every answer through its verifier, all of one verifier in one batch with the right ones: scores and seconds."""
     rows = sorted(mixed(ANSWERS, RIGHT_ANSWERS, 3), key=lambda one: json.dumps(one.verifier))
     scores, seconds = [], {}
-    for config, some in groupby(rows, key=lambda one: json.dumps(one.verifier)):
-        batch = list(some)
-        verifier = verifiers.build(json.loads(config))
-        began = time.monotonic()
-        found = verifier.score_many([Item("", one.text, one.reference) for one in batch])
-        seconds[config] = (time.monotonic() - began, len(batch))
-        verifier.close()
-        scores += zip(batch, found, strict=True)
-    return {"scores": scores, "seconds": seconds}
+    with baited() as bait:
+        before = descendants()
+        for config, some in groupby(rows, key=lambda one: json.dumps(one.verifier)):
+            batch = list(some)
+            verifier = verifiers.build(json.loads(config))
+            began = time.monotonic()
+            found = verifier.score_many([Item("", bait.filled(one.text), one.reference) for one in batch])
+            seconds[config] = (time.monotonic() - began, len(batch))
+            verifier.close()
+            scores += zip(batch, found, strict=True)
+        return {
+            "scores": scores,
+            "seconds": seconds,
+            "touched": bait.touched(),
+            "left": descendants() - before,
+        }
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda one: f"{one.verifier['kind']}: {one.name}")
@@ -218,6 +225,48 @@ def test_right_answers_between_them_pass(answered):
     right = [(one, score) for one, score in answered["scores"] if one.threat == "honest"]
     assert len(right) >= len(ANSWERS) // 4
     assert [(one.name, score) for one, score in right if score.passed is not True] == []
+
+
+def test_no_answer_is_run(answered):
+    assert answered["touched"] == []
+    assert answered["left"] == set()
+
+
+EVALUATES = """
+import contextlib, os, sys, reasoning_gym
+from reasoning_gym.factory import DATASETS
+from tests.hostile_answers import EVALUATED
+for name in sorted(DATASETS):
+    with contextlib.suppress(Exception):
+        data = reasoning_gym.create_dataset(name, size=1)
+        entry = data[0]
+        for text in EVALUATED:
+            with contextlib.suppress(Exception):
+                data.score_answer(text.replace("/tmp/@MARK@", f"{sys.argv[1]}/{name}"), entry)
+"""
+
+
+@pytest.mark.slow
+def test_the_data_sets_that_evaluate_are_known(tmp_path):
+    """Of this version of reasoning-gym: a new one must be looked at before its answers are."""
+    subprocess.run([sys.executable, "-c", EVALUATES, str(tmp_path)], cwd=ROOT, capture_output=True, timeout=280)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(EVALUATING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", EVALUATING)
+def test_no_answer_to_a_data_set_that_evaluates_is_run(dataset):
+    import reasoning_gym
+
+    (entry,) = reasoning_gym.create_dataset(dataset, size=1, seed=1)
+    with baited() as bait:
+        verifier = verifiers.build({"kind": "reasoning_gym", "dataset": dataset, "workers": 1})
+        scores = verifier.score_many([Item("", bait.filled(text), entry) for text in EVALUATED])
+        right = verifier.score("", entry["answer"], entry)
+        verifier.close()
+        assert bait.touched() == []
+    assert not any(score.passed for score in scores)
+    assert right.passed, right
 
 
 def test_every_answer_ends_by_its_deadline(answered):
