@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from orchestrator.config import Stage
 from orchestrator.controls import Hint, StepPlan, segments_for, share_for
-from orchestrator.ports import Demonstrations
+from orchestrator.ports import Demonstrations, Scorer
 from orchestrator.records import Dropped, Member
 from orchestrator.writing import Draw, nothing
 from policies.config import Source, Strand
@@ -211,6 +211,19 @@ def said_of(one: Trajectory) -> str | None:
 def verdict(one: Trajectory) -> ScoreEntry | None:
     """The score named `reward`."""
     return next((entry for entry in one.scores if entry.name == "reward"), None)
+
+
+async def with_verdicts(
+    scorer: Scorer, trajectories: Sequence[Trajectory], prompts: Mapping[str, Prompt]
+) -> list[Trajectory]:
+    """The trajectories with their scores, in order; what has its verdict already, an episode that broke off, keeps it.
+
+    The scorer is not asked of half an episode: it would judge the model for what the environment did.
+    """
+    unknown = [one for one in trajectories if verdict(one) is None]
+    scored = await scorer.score(unknown, prompts) if unknown else []
+    found = {one.id: after for one, after in zip(unknown, scored, strict=True)}
+    return [found.get(one.id, one) for one in trajectories]
 
 
 def passed(one: Trajectory) -> bool | None:

@@ -8,6 +8,7 @@ from orchestrator.config import ArithmeticPrompts, Pipeline, PromptSource, TaskP
 from orchestrator.controls import Shares
 from orchestrator.data_checks import called, supplies
 from orchestrator.data_checks import files as data_files
+from orchestrator.environment_checks import environment_faults
 from orchestrator.explain import Fault, shown
 from orchestrator.judge_checks import comparing_faults, judging_faults
 from orchestrator.legality import judge, surroundings
@@ -41,6 +42,7 @@ def check(pipeline: Pipeline, recipes: Sequence[Recipe], *, files: bool = True) 
         *_verifier(pipeline.verifier, ("verifier",), pipeline.prompts.train),
         *judging_faults(pipeline, files=files),
         *comparing_faults(pipeline, recipes),
+        *environment_faults(pipeline, files=files),
     ]
     for index, recipe in enumerate(recipes):
         found += [*_stage(pipeline, index, recipe), *_legality(pipeline, index, recipe, files)]

@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from orchestrator.asking import facts_of, passed, seed_for
+from orchestrator.asking import facts_of, passed, seed_for, with_verdicts
 from orchestrator.config import Stage
 from orchestrator.ports import Demonstrations, FrozenModel, Sampler, Scorer
 from orchestrator.records import Dropped
@@ -165,7 +165,7 @@ class Preparing:
         if source.context_shift != "keep":
             whole = [(d, replace(r, train_context=d.prompt.tokens)) for d, r in whole]
         plain = [replace(r, teacher_context=d.prompt.tokens) for d, r in whole]
-        scored = await self.scorer.score(plain, {d.prompt.id: d.prompt for d, _ in whole}) if plain else []
+        scored = await with_verdicts(self.scorer, plain, {d.prompt.id: d.prompt for d, _ in whole})
         return [
             judged(one, in_tokens(one, after.scores, self.tokenizer), None)
             for one, after in zip(plain, scored, strict=True)

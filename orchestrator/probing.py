@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.engine import SampleRequest
-from orchestrator.asking import seed_for
+from orchestrator.asking import seed_for, with_verdicts
 from orchestrator.config import Probe, SamplingConfig
 from orchestrator.ports import Sampler, Scorer
 from policies.prompt import Prompt
@@ -27,7 +27,7 @@ class Prober:
     async def probe(self, sampling: SamplingConfig) -> list[dict[str, Any]]:
         """A row for each response. The seeds are those of every other probe of the run, so that probes compare."""
         requests = [request for prompt in self.prompts for request in self._requests(prompt, sampling)]
-        scored = await self.scorer.score(await self.sampler.generate(requests), self.by_id)
+        scored = await with_verdicts(self.scorer, await self.sampler.generate(requests), self.by_id)
         return [self._row(one) for one in scored]
 
     def _requests(self, prompt: Prompt, sampling: SamplingConfig) -> Iterable[SampleRequest]:

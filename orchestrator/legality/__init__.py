@@ -13,6 +13,7 @@ from orchestrator.legality.allotments import allotments
 from orchestrator.legality.contexts import contexts
 from orchestrator.legality.controls import controls
 from orchestrator.legality.divergences import divergences
+from orchestrator.legality.environments import environments
 from orchestrator.legality.groups import groups
 from orchestrator.legality.points import points
 from orchestrator.legality.preferences import preferences
@@ -25,7 +26,10 @@ from orchestrator.recipes import Recipe
 
 __all__ = ["Surroundings", "Verdict", "judge", "surroundings"]
 
-_RULES = (groups, stages, points, divergences, preferences, contexts, controls, allotments, schedule, silence, supply)
+_RULES = (
+    *(groups, stages, points, divergences, preferences, contexts, environments),
+    *(controls, allotments, schedule, silence, supply),
+)
 _ORDER = ("error", "warning", "declared")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from orchestrator.controls.config import Ladder, Prefix, Scaffold
+from orchestrator.legality.environments import played
 from orchestrator.legality.points import IMPORTANCE, weights
 from orchestrator.legality.sources import called, group, writer
 from orchestrator.legality.verdict import Case, Reading, Verdict
@@ -20,7 +21,7 @@ def contexts(case: Case) -> Iterator[Verdict]:
         yield from _templates(case, strand)
         yield from _lineage(case, strand)
         yield from _prefix(case, strand)
-        yield from _turns(strand)
+        yield from _turns(case, strand)
     for reading in case.readings():
         yield from _parts(case, reading)
     yield from _scaffolded(case)
@@ -195,10 +196,11 @@ def _prefix(case: Case, strand: Strand) -> Iterator[Verdict]:
         yield Verdict("error", "controls", strand.name, text, fix)
 
 
-def _turns(strand: Strand) -> Iterator[Verdict]:
-    if isinstance(strand.credit, TurnCredit) and not strand.source.turn:
+def _turns(case: Case, strand: Strand) -> Iterator[Verdict]:
+    if isinstance(strand.credit, TurnCredit) and not (strand.source.turn or played(case, strand)):
         text = "credit turn reads a reward for each turn, and the response has one turn"
-        yield Verdict("error", "lineage", strand.name, text, "write source.parent and source.turn, or credit group")
+        fix = "write source.parent and source.turn, give the pipeline an environment, or credit group"
+        yield Verdict("error", "lineage", strand.name, text, fix)
 
 
 def _parts(case: Case, reading: Reading) -> Iterator[Verdict]:
@@ -206,7 +208,7 @@ def _parts(case: Case, reading: Reading) -> Iterator[Verdict]:
     by_level = isinstance(kernel, Point) and kernel.level == "part"
     if not by_level and reading.term.only.part is None:
         return
-    if strand.source.turn or isinstance(strand.credit, ProcessCredit | TurnCredit | PartCredit):
+    if strand.source.turn or played(case, strand) or isinstance(strand.credit, ProcessCredit | TurnCredit | PartCredit):
         return
     what = "level part" if by_level else f"only.part {reading.term.only.part}"
     text = f"{what} needs responses in parts, and nothing parts this strand's: no turn, no scores of parts"

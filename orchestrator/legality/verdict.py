@@ -12,6 +12,7 @@ from orchestrator.recipes import Recipe
 from policies.config import HfModel, Source, Strand, Term
 from policies.source_config import Remembered
 from verifiers.config import AnyVerifier
+from verifiers.environments.config import AnyEnvironment
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Surroundings:
     """Whether training prompts have what a verifier compares with."""
     zero_stage: int = 0
     """Of the learner's engine."""
+    environment: AnyEnvironment | None = None
+    """What rollouts act in over several turns."""
 
 
 def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surroundings:
@@ -74,6 +77,7 @@ def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surro
         verifier=pipeline.verifier,
         referenced=getattr(pipeline.prompts.train, "reference", "") is not None,
         zero_stage=pipeline.resources.learner.zero_stage,
+        environment=pipeline.environment,
     )
 
 
