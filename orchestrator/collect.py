@@ -19,15 +19,16 @@ from orchestrator.config import Stage
 from orchestrator.controls import Control, GroupStats, StepPlan, asks_reach
 from orchestrator.framing import framed
 from orchestrator.given import Giving, Shelves, is_given
-from orchestrator.judging import judged_strands
+from orchestrator.judging import judged_strands, reads_steps
 from orchestrator.ports import Demonstrations, Labelled, Policy, Preferences, Sampler, Scorer
 from orchestrator.prepared import Prepared
 from orchestrator.reach import reach
-from orchestrator.records import Collected, Dropped, Group, Member
+from orchestrator.records import Collected, Dropped, Group, LabelCosts, Member
 from orchestrator.replay import Replay
 from orchestrator.routes import Pass, Routed, never_settled, route, stats_of
 from orchestrator.slots import Drawing
 from orchestrator.spans import in_tokens
+from orchestrator.step_labels import StepLabeller
 from orchestrator.writing import Draw, judged, record, request
 from policies.config import Strand
 from policies.example import Example
@@ -50,6 +51,7 @@ class Tally:
     missing: int = 0
     generating: float = 0.0
     scoring: float = 0.0
+    labels: LabelCosts = field(default_factory=LabelCosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class Collector:
     """The learner, asked for the probability of known good responses; only a control that reads reach needs it."""
     version: Callable[[], int] | None = None
     """The policy's, when a step is drawn; only a source that asks how far behind a past one is needs it."""
+    labeller: StepLabeller | None = None
+    """Labels the steps of what was judged, for strands whose credit reads them."""
 
     @property
     def shelves(self) -> Shelves:
@@ -154,6 +158,7 @@ class Collector:
             missing_demonstrations=tally.missing,
             seconds_generate=tally.generating,
             seconds_score=tally.scoring,
+            labels=tally.labels,
         )
 
 
@@ -264,6 +269,20 @@ class _Round:
             told = in_tokens(before, after.scores, self.collector.tokenizer)
             members[place] = replace(own, trajectory=judged(before, told, own.parent))
         self.tally.scoring += time.perf_counter() - began
+        reading = [reads_steps(strand) for strand in self.asking.strands]
+        await self._label([(members, place) for members, place in open_ if reading[members[place].strand]])
+
+    async def _label(self, judged: Sequence[tuple[list[Member], int]]) -> None:
+        """Label the steps of members that were just judged."""
+        if self.collector.labeller is None or not judged:
+            return
+        began = time.perf_counter()
+        asked = [members[place].trajectory for members, place in judged]
+        found = await self.collector.labeller.label(asked, self.tally.labels.tokens)
+        for (members, place), one in zip(judged, found.trajectories, strict=True):
+            members[place] = replace(members[place], trajectory=one)
+        costs = LabelCosts(found.completions, found.tokens, time.perf_counter() - began)
+        self.tally.labels = self.tally.labels.plus(costs)
 
 
 def _unchanged(slot: Slot, firsts: Mapping[str, Group], strands: Sequence[Strand]) -> list[Member]:

@@ -51,13 +51,15 @@ def cast(stage: StageRun) -> Cast:
     """What the stage's strands need; a teacher that nothing reads is not started."""
     refreshed = stage.refresh.kind != "fixed"
     named = {**({EVERYBODY: stage.teacher} if stage.teacher else {}), **stage.teachers}
-    taught = any(_wants_teacher(strand) for strand in stage.strands)
+    completes = "" if stage.step_labels is None else stage.step_labels.writer
+    taught = completes == "teacher" or any(_wants_teacher(strand) for strand in stage.strands)
     teachers = {
         family: (SELF if refreshed else REFERENCE) if where == SELF else where
         for family, where in named.items()
         if taught
     }
-    reference = REFERENCE if any(_wants_reference(strand) for strand in stage.strands) else ""
+    anchored = completes == "reference" or any(_wants_reference(strand) for strand in stage.strands)
+    reference = REFERENCE if anchored else ""
     follows = ""
     if refreshed:
         follows = SELF if SELF in teachers.values() else reference

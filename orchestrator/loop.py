@@ -29,6 +29,7 @@ from orchestrator.companions import Companion, policy_rests
 from orchestrator.config import Stage
 from orchestrator.controls import Control, Scope, State, StepPlan, candidates, initial, plan_step
 from orchestrator.decided import decision_row
+from orchestrator.label_config import StepLabels
 from orchestrator.ports import FrozenModel, Learner, Ledger, Publisher
 from orchestrator.recipes.schema import CoLearner, Refresh
 from orchestrator.records import Collected
@@ -56,10 +57,14 @@ class StageRun:
     restart: bool = False
     """Whether it trains from the run's first weights."""
     head: Literal["language", "scalar"] = "language"
+    step_labels: StepLabels | None = None
+    """How steps are labelled, where a strand's credit reads such labels."""
 
     @property
     def samples(self) -> bool:
-        """Whether the learner's own rollouts are among the sources."""
+        """Whether the learner is asked to write: rollouts, or completions of others' steps."""
+        if self.step_labels is not None and self.step_labels.writer == "learner":
+            return True
         return any(strand.source.producer == "rollout" and strand.source.prepare is None for strand in self.strands)
 
 

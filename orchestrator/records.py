@@ -51,6 +51,21 @@ class Dropped:
         return (self.id,) if self.members is None else self.members
 
 
+@dataclass(frozen=True, slots=True)
+class LabelCosts:
+    """What a step's labels cost: completions of prefixes, their tokens, and the time to draw and judge them."""
+
+    completions: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def plus(self, other: "LabelCosts") -> "LabelCosts":
+        """Both together."""
+        return LabelCosts(
+            self.completions + other.completions, self.tokens + other.tokens, self.seconds + other.seconds
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Collected:
     """A step's groups, scored and routed, with what was decided on the way and what they cost."""
@@ -74,3 +89,4 @@ class Collected:
     missing_demonstrations: int = 0
     seconds_generate: float = 0.0
     seconds_score: float = 0.0
+    labels: LabelCosts = LabelCosts()

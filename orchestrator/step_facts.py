@@ -12,7 +12,7 @@ from orchestrator.accounting import by_origin, funnel, staleness
 from orchestrator.assemble import Assembled
 from orchestrator.config import Stage
 from orchestrator.decided import in_short
-from orchestrator.records import Collected
+from orchestrator.records import Collected, LabelCosts
 from policies.config import Strand
 from policies.example import Example
 from policies.trajectory import FinishReason, Origin, Producer, Trajectory, reward
@@ -64,8 +64,17 @@ def metrics_row(
         "missing_demonstrations": collected.missing_demonstrations,
         "seconds_generate": collected.seconds_generate,
         "seconds_score": collected.seconds_score,
+        **_labels(collected.labels),
     }
     return row
+
+
+def _labels(costs: LabelCosts) -> dict[str, Any]:
+    """What step labels cost; nothing where none were asked for."""
+    if not costs.completions:
+        return {}
+    told = {"label_completions": costs.completions, "label_tokens": costs.tokens}
+    return {**told, "seconds_label": costs.seconds}
 
 
 def _accounts(

@@ -46,6 +46,7 @@ def summarise(directory: Path) -> dict[str, Any]:
             "seconds": time_split(history.steps),
             "tokens_trained": int(_total(history.steps, "tokens_trained")),
             "tokens_generated": int(_total(history.steps, "tokens_generated")),
+            "label_tokens": int(_total(history.steps, "label_tokens")),
             "responses": responses(history.steps),
             "report": history.run.report,
         }
@@ -62,9 +63,12 @@ def print_summary(directory: Path, console: Console | None = None) -> dict[str, 
         console.width = max(console.width, PLAIN_WIDTH)
     console.print(_table(summary))
     split = summary["seconds"]
-    told = ", ".join(f"{part} {_percent(split[part], split['total'])}" for part in (*PARTS, "other"))
+    parts = (*PARTS, *(("label",) if "label" in split else ()), "other")
+    told = ", ".join(f"{part} {_percent(split[part], split['total'])}" for part in parts)
     console.print(f"{clock(split['total'])} in steps: {told}")
     console.print(f"{summary['tokens_generated']:,} tokens generated, {summary['tokens_trained']:,} trained")
+    if summary["label_tokens"]:
+        console.print(f"{summary['label_tokens']:,} more tokens generated to label steps")
     console.print(_of_responses(summary["responses"]))
     console.print(f"{summary['status']}; report: {summary['report']}", soft_wrap=True, markup=False)
     return summary
@@ -74,6 +78,8 @@ def time_split(steps: Iterable[Row]) -> dict[str, float]:
     """Seconds of each part over these steps, the rest, and the total."""
     rows = list(steps)
     split = {part: _total(rows, f"seconds_{part}") for part in PARTS}
+    if labelling := _total(rows, "seconds_label"):
+        split["label"] = labelling
     total = _total(rows, "seconds")
     return {**split, "other": max(0.0, total - sum(split.values())), "total": total}
 
