@@ -21,12 +21,14 @@ from orchestrator.config import Pipeline
 from orchestrator.data import read as read_data
 from orchestrator.environments import environment_pool, framing_of, playing
 from orchestrator.frozen_models import FrozenModels
+from orchestrator.judging import reads_steps
 from orchestrator.load import recipe_of
 from orchestrator.loop import StageRun
 from orchestrator.ports import Demonstrations, Sampler
 from orchestrator.probing import Prober
 from orchestrator.processes import environment, threads
 from orchestrator.scorers import scorer_pool
+from orchestrator.step_labels import StepLabeller
 from policies import checkpoint
 from policies.bad_input import refuse
 from policies.model_folder import materialise
@@ -94,7 +96,19 @@ class Parts:
             longest=pipeline.model.context,
             policy=self.learner,
             version=version,
+            labeller=self.labeller(inputs, pipeline, stage),
         )
+
+    def labeller(self, inputs: Inputs, pipeline: Pipeline, stage: StageRun) -> StepLabeller | None:
+        """Who labels the stage's steps; None where nothing reads labels."""
+        config = stage.step_labels
+        if config is None:
+            return None
+        writers: dict[str, Sampler] = {"learner": self.rollouts, **self.frozen.writers(stage.index)}
+        if config.writer not in writers:
+            raise ValueError(f"step_labels.writer: {config.writer} is no model of stage {stage.config.name}")
+        known = inputs.train.by_id
+        return StepLabeller(config, writers[config.writer], self.scorer, known, inputs.tokenizer, pipeline.seed)
 
     def sampler(self, inputs: Inputs, pipeline: Pipeline, prompts: PromptBook) -> Sampler:
         """What writes responses to `prompts`: the rollout engines, in an environment where there is one."""
@@ -125,6 +139,7 @@ def stage_runs(pipeline: Pipeline) -> tuple[StageRun, ...]:
                 recipe.refresh,
                 recipe.restart,
                 recipe.head,
+                pipeline.step_labels if any(map(reads_steps, recipe.strands)) else None,
             )
         )
     _one_head(runs)
@@ -189,7 +204,11 @@ async def start_parts(
     pools = [learner, *learners.values()]
     ranks = [rank for pool in pools for rank in pool.ranks]
     await asyncio.gather(
-        _all_answer([*ranks, *rollouts.replicas, *scorer.replicas, *models], deadlines.start, say),
+        _all_answer(
+            [*ranks, *rollouts.replicas, *scorer.replicas, *models],
+            deadlines.start,
+            say,
+        ),
         *(pool.open(loopback=hold.private) for pool in pools),
     )
     return Parts(hold, learner, rollouts, RayPublisher(learner, rollouts), scorer, frozen, environments, learners)
