@@ -15,6 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 from verifiers.score import Score, Status
 
+LONGEST_REASON = 2000
+"""Characters."""
+
 LATE = "the time for the batch ran out before this response"
 
 
@@ -127,7 +130,16 @@ class Checked:
 
     def _sign(self, score: Score, seconds: float) -> Score:
         own = score.seconds if math.isfinite(score.seconds) else seconds
-        return replace(score, seconds=own, scorer=self.scorer, version=self.version)
+        spans = tuple(replace(span, reason=readable(span.reason)) for span in score.spans)
+        told = readable(score.reason)
+        return replace(score, reason=told, spans=spans, seconds=own, scorer=self.scorer, version=self.version)
+
+
+def readable(reason: str) -> str:
+    """A reason as a line that a table and a terminal can hold: a model may have written parts of it."""
+    whole = reason[: 4 * LONGEST_REASON].encode(errors="replace").decode()
+    clean = "".join(one if one.isprintable() or one == "\n" else " " for one in whole)
+    return clean if len(clean) <= LONGEST_REASON else clean[:LONGEST_REASON] + " ..."
 
 
 def _finite(score: Score) -> Score:

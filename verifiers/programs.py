@@ -268,7 +268,7 @@ def _how(ran: Ran) -> str:
             return "printed too much"
         case _ if ran.code == 137:
             return "was killed: out of time or memory"
-        case _ if ran.code > 128:
+        case _ if 128 < ran.code <= 128 + 64:
             return f"ended by signal {ran.code - 128}"
         case _:
             return f"ended with status {ran.code}"

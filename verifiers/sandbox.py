@@ -47,10 +47,13 @@ FORBIDDEN = """ERRNO(1) {
   keyctl, add_key, request_key, bpf, perf_event_open, userfaultfd, io_uring_setup, seccomp, vmsplice,
   open_by_handle_at, name_to_handle_at, fanotify_init, kexec_load, kexec_file_load, init_module, finit_module,
   delete_module, swapon, swapoff, reboot, acct, syslog, quotactl, settimeofday, clock_settime, adjtimex, iopl, ioperm,
-  migrate_pages, move_pages, mbind, set_mempolicy, personality, modify_ldt,
-  socket(domain) { domain != 1 }
-} DEFAULT ALLOW"""
-"""System calls that no solution needs. Sockets are Unix's alone; clone's namespaces need capabilities that are gone."""
+  migrate_pages, move_pages, mbind, set_mempolicy, personality, modify_ldt, memfd_create, shmget,
+  socket(domain) { domain != 1 },
+  clone(flags) { (flags & 0x7E020080) != 0 }
+} ERRNO(38) { clone3 } DEFAULT ALLOW"""
+"""System calls that no solution needs. Sockets are Unix's alone; clone makes no namespace (clone(2): CLONE_NEW*, of
+which a user's needs no capability), and clone3, whose flags a filter cannot read, is not there: libraries then use
+clone. Memory that no rlimit counts (memfd_create, shmget) is not to be had."""
 
 
 class Ended(StrEnum):
@@ -59,9 +62,9 @@ class Ended(StrEnum):
     EXITED = "exited"
     """By itself, or by a signal: `code` says which."""
     SLOW = "slow"
-    """It used up its time."""
+    """It used up its time, or let it go by."""
     STARVED = "starved"
-    """Its time ran out while it was ready to run and had not had it: the machine was busy."""
+    """It was ready to run and did not get its time: the machine was busy."""
     FLOODED = "flooded"
     """It wrote more than it may."""
     BROKEN = "broken"
@@ -105,6 +108,10 @@ class Ran:
 
 
 STDERR_BYTES = 16 << 10
+"""Of standard error, what is kept ..."""
+
+STDERR_FLOOD = 8 << 20
+"""... and what may be written."""
 
 
 @dataclass(slots=True)
@@ -209,8 +216,8 @@ def supervised(command: Callable[[int], Sequence[str]], stdin: bytes, limits: Li
     try:
         ended = streams.follow(began + limits.wall)
         if ended != Ended.EXITED:
-            if ended == Ended.SLOW and _starved(process.pid, limits):
-                ended = Ended.STARVED
+            if ended == Ended.SLOW:
+                ended = _why_late(process.pid, limits)
             end(process)
         code = process.wait(timeout=GRACE)
     finally:
@@ -224,13 +231,20 @@ def _told(ended: Ended, code: int, streams: "_Streams", seconds: float) -> Ran:
     fault = re.search(r"^\[[EF]\].*", log, re.MULTILINE)
     if ended == Ended.EXITED and code == 255 and fault:
         return Ran(Ended.BROKEN, code, reason=fault.group().split(" ", 1)[-1][:300], seconds=seconds)
+    if ended == Ended.EXITED and code < 0:
+        return Ran(Ended.BROKEN, code, reason=f"it was killed from outside, by signal {-code}", seconds=seconds)
+    if ended == Ended.BROKEN:
+        return Ran(ended, code, reason="it was stopped from outside", seconds=seconds)
     return Ran(ended, code, bytes(streams.stdout), bytes(streams.stderr), seconds)
 
 
-def _starved(pid: int, limits: Limits) -> bool:
-    """Whether the tree was ready to run and has not had its time."""
+def _why_late(pid: int, limits: Limits) -> Ended:
+    """Whose fault it is that the time is over. A program cannot choose: to wait for a CPU it must have used them."""
     census = Census.of(pid)
-    return census.runnable and census.cpu_seconds < limits.seconds
+    if census.stopped:
+        return Ended.BROKEN
+    without_waiting = census.cpu_seconds + census.waited_seconds
+    return Ended.STARVED if census.cpu_seconds < limits.seconds <= without_waiting else Ended.SLOW
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
@@ -258,7 +272,7 @@ class _Streams:
         assert process.stderr is not None
         self.stdout, self.stderr, self.log = bytearray(), bytearray(), bytearray()
         self._process, self._cap, self._unwritten = process, limits.output_bytes, memoryview(stdin)
-        self._input, self._log = process.stdin, log
+        self._input, self._log, self._dropped = process.stdin, log, 0
         self._into = {process.stdout.fileno(): self.stdout, process.stderr.fileno(): self.stderr, log: self.log}
         self._selector = selectors.DefaultSelector()
         for descriptor in self._into:
@@ -279,7 +293,7 @@ class _Streams:
                 elif not self._read(key.fd):
                     self._selector.unregister(key.fd)
                     del self._into[key.fd]
-            if len(self.stdout) > self._cap:
+            if len(self.stdout) > self._cap or self._dropped > STDERR_FLOOD:
                 return Ended.FLOODED
         return Ended.EXITED
 
@@ -298,6 +312,8 @@ class _Streams:
         into = self._into[descriptor]
         if into is self.stdout or len(into) < STDERR_BYTES:
             into += chunk
+        else:
+            self._dropped += len(chunk)
         return bool(chunk)
 
     def close(self) -> None:
