@@ -10,6 +10,7 @@ from verifiers import answers, config
 from verifiers.grader import Grader, Item, in_threads
 from verifiers.kinds import Tools, task_of
 from verifiers.score import Score, Status
+from verifiers.task_screens import restored, screen
 from verifiers.workers import Workers
 
 LONGEST_RESPONSE = 100_000
@@ -35,6 +36,8 @@ def check(dataset: str) -> None:
         near = difflib.get_close_matches(dataset, DATASETS, n=3)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(f"verifier.dataset: reasoning-gym has no such data set (got {dataset!r}){hint}")
+    if dataset == "composite":
+        raise ValueError("verifier.dataset: composite is a mixture; judge each data set by its own name")
 
 
 def open_grader(own: config.TaskVerifier, tools: Tools) -> Grader:
@@ -65,6 +68,14 @@ def preload(dataset: str) -> None:
     scorer(dataset)
 
 
-def work(dataset: str, request: Mapping[str, Any]) -> float:
-    """The worker's task `reasoning_gym`."""
-    return float(scorer(dataset)(request["answer"], request["reference"]))
+def work(dataset: str, request: Mapping[str, Any]) -> float | Mapping[str, Any]:
+    """The worker's task `reasoning_gym`: the scorer's value, unless the answer must not reach it."""
+    answer, entry = request["answer"], restored(dataset, request["reference"])
+    fault = screen(dataset, answer, entry)
+    if not fault:
+        try:
+            return float(scorer(dataset)(answer, entry))
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+            scorer(dataset)(entry["answer"], entry)  # raises as well where the entry is at fault: then nothing is said
+            fault = f"the task's scorer cannot read the answer: {type(error).__name__}"
+    return {"value": 0.0, "passed": False, "reason": fault, "parts": {}}
