@@ -4,7 +4,8 @@
     NetworkPolicy NAME         pods of this run talk to each other and to DNS; the operator reaches the dashboard
     RayJob     NAME            head (no work) + a worker group per role; each advertises `braid_<role>` to Ray
 
-The claim's storage is mounted at /runs on every pod but the scorers; the run lies in /runs/NAME, so a retry resumes it.
+The claim's storage is mounted at /runs on every pod but those that only judge or answer, unless they read files of
+the user's; the run lies in /runs/NAME, so a retry resumes it.
 """
 
 import math
@@ -17,7 +18,7 @@ from typing import Any
 import yaml
 
 from actors.config import Resources
-from orchestrator.config import Pipeline, runs_programs
+from orchestrator.config import Pipeline, models_that_judge, reads_files, runs_programs
 
 RAY_VERSION = "2.60.0"
 RUNS = "/runs"
@@ -100,13 +101,27 @@ def roles(pipeline: Pipeline, frozen: int | None = None) -> tuple[Role, ...]:
     found = [
         Role("rollout", has.rollout.replicas, has.rollout.threads or 4, 16, math.ceil(has.rollout.gpus)),
         Role("learner", has.learner.replicas, has.learner.threads or 4, 32, math.ceil(has.learner.gpus)),
-        Role("scorer", has.scorer.replicas, 2, 4, storage=False, sandbox=runs_programs(pipeline)),
+        *_judging(pipeline),
     ]
     models = _frozen_models(pipeline) if frozen is None else frozen
     if models:
         pods = models * has.frozen.replicas
         found.append(Role("frozen", pods, has.frozen.threads or 4, 16, math.ceil(has.frozen.gpus)))
     return tuple(found)
+
+
+def _judging(pipeline: Pipeline) -> Iterator[Role]:
+    """Scorers, the models that they ask, and the actors that hold an environment's episodes."""
+    has, running, reading = pipeline.resources, runs_programs(pipeline), reads_files(pipeline)
+    pods = {"scorer": has.scorer.replicas}
+    if pipeline.held_out_verifier is not None:
+        pods["held-out"] = has.scorer.replicas
+    if pipeline.environment is not None:
+        pods["environment"] = pipeline.environment.replicas
+    for name, count in pods.items():
+        yield Role(name, count, 2, 4, storage=name in reading, sandbox=name in running)
+    if models := models_that_judge(pipeline):
+        yield Role("judge", models * has.judge.replicas, has.judge.threads or 4, 16, math.ceil(has.judge.gpus))
 
 
 def _frozen_models(pipeline: Pipeline) -> int:

@@ -5,13 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors.config import Resources
+from orchestrator.health_config import Health
 from orchestrator.label_config import StepLabels
 from policies.config import Model, Optimizer, Strict, TinyModel
 from teachers.config import CarelessTeacher, DataFile, Demonstrations, Labels, Preferences
-from verifiers.config import AnswerVerifier, Verifier
-from verifiers.environments.config import Environment
-from verifiers.kinds import leaves
+from verifiers.config import AnswerVerifier, AnyVerifier, Verifier
+from verifiers.environments.config import CustomEnvironment, Environment, Interpreter, Search, ToolsEnvironment
+from verifiers.kinds import leaves, wanted
 from verifiers.program_config import ProgramVerifier
+from verifiers.text_config import FunctionVerifier
 
 
 class ArithmeticPrompts(Strict):
@@ -136,6 +138,10 @@ class Pipeline(Strict):
     labels: Labels | None = None
     """Judged responses or steps, for strands whose producer is `labelled`."""
     verifier: Verifier = AnswerVerifier()
+    held_out_verifier: Verifier | None = None
+    """Judges a share of the policy's responses too, and nothing trains on what it says: where the reward outgrows it,
+    the policy has learned to please the verifier (`health`)."""
+    health: Health = Health()
     step_labels: StepLabels | None = None
     """Labels of steps by sampling, for strands whose credit reads scores named `step`."""
     environment: Environment | None = None
@@ -146,7 +152,45 @@ class Pipeline(Strict):
     checkpoints: Checkpoints = Checkpoints()
 
 
-def runs_programs(pipeline: Pipeline) -> bool:
-    """Whether something in the run executes what a model wrote, and so needs machines that give a sandbox."""
-    judging = any(isinstance(leaf, ProgramVerifier) and not leaf.unsandboxed for leaf in leaves(pipeline.verifier))
-    return judging
+def verifiers_of(pipeline: Pipeline) -> dict[str, AnyVerifier]:
+    """Key -> the verifier there: the one that rewards, and the one that is held out."""
+    held_out = pipeline.held_out_verifier
+    return {"verifier": pipeline.verifier, **({"held_out_verifier": held_out} if held_out else {})}
+
+
+def runs_programs(pipeline: Pipeline) -> frozenset[str]:
+    """Roles of the actors that execute what a model wrote, and so need machines that give a sandbox."""
+    roles = {"verifier": "scorer", "held_out_verifier": "held-out"}
+    found = {
+        roles[key]
+        for key, verifier in verifiers_of(pipeline).items()
+        for leaf in leaves(verifier)
+        if isinstance(leaf, ProgramVerifier) and not leaf.unsandboxed
+    }
+    playing = pipeline.environment
+    tools = playing.tools if isinstance(playing, ToolsEnvironment) else ()
+    if any(isinstance(tool, Interpreter) and not tool.unsandboxed for tool in tools):
+        found.add("environment")
+    return frozenset(found)
+
+
+def reads_files(pipeline: Pipeline) -> frozenset[str]:
+    """Roles of the actors, of those that judge and answer, that read files of the user's."""
+    roles = {"verifier": "scorer", "held_out_verifier": "held-out"}
+    found = {
+        roles[key]
+        for key, verifier in verifiers_of(pipeline).items()
+        for leaf in leaves(verifier)
+        if isinstance(leaf, FunctionVerifier)
+    }
+    playing = pipeline.environment
+    if isinstance(playing, CustomEnvironment) or (
+        isinstance(playing, ToolsEnvironment) and any(isinstance(tool, Search) for tool in playing.tools)
+    ):
+        found.add("environment")
+    return frozenset(found)
+
+
+def models_that_judge(pipeline: Pipeline) -> int:
+    """How many models the verifiers ask."""
+    return len({one.name for verifier in verifiers_of(pipeline).values() for one in wanted(verifier)})

@@ -224,6 +224,21 @@ def test_pods_that_run_a_models_programs_may_make_namespaces_and_no_others() -> 
         assert not any(own["allowPrivilegeEscalation"] for own in contexts.values())
 
 
+def test_whoever_judges_or_answers_has_pods_of_its_own() -> None:
+    chosen = pipeline(
+        verifier={"kind": "rubric", "parts": [{"kind": "function", "path": "/runs/reward.py"}, {"kind": "answer"}]},
+        held_out_verifier={"kind": "reward_model", "path": "/runs/scores"},
+        environment={"kind": "tools", "tools": ["calculator", "interpreter"], "replicas": 3},
+        resources={"scorer": {"replicas": 2}, "judge": {"replicas": 2, "gpus": 1}},
+    )
+    found = {role.name: role for role in roles(chosen)}
+    assert (found["held-out"].pods, found["environment"].pods, found["judge"].pods) == (2, 3, 2)
+    assert found["judge"].gpus == 1 and found["judge"].storage
+    assert (found["scorer"].storage, found["held-out"].storage) == (True, False)
+    assert (found["scorer"].sandbox, found["environment"].sandbox) == (False, True)
+    assert [role.name for role in roles(pipeline())] == ["rollout", "learner", "scorer"]
+
+
 def test_the_network_policy_covers_every_pod_and_lets_in_nothing_else() -> None:
     found = documents(frozen=1)
     policy = found["NetworkPolicy"]["spec"]

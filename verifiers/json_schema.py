@@ -1,7 +1,7 @@
 """The response is JSON that meets a schema. Parsed strictly here, validated in a judging process."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -9,17 +9,14 @@ from typing import Any
 from verifiers import answers
 from verifiers.grader import Grader, Item, in_threads
 from verifiers.kinds import Tools, task_of
+from verifiers.schemas import LONGEST_REASON, schema_fault
 from verifiers.score import Score, Status
 from verifiers.strict_json import NotJsonError, agreement, last_block, parse
 from verifiers.text_config import JsonSchemaVerifier
 from verifiers.workers import Workers
 
-DRAFT = "https://json-schema.org/draft/2020-12/schema"
-
 MOST_FAULTS = 100
 """Faults among which the most telling one is looked for."""
-
-LONGEST_REASON = 300
 
 
 def open_grader(own: JsonSchemaVerifier, tools: Tools) -> Grader:
@@ -62,30 +59,6 @@ def _plain(reference: Any) -> tuple[Any, bool]:
         return (parse(reference) if isinstance(reference, str) else json.loads(json.dumps(reference))), True
     except (ValueError, TypeError, RecursionError):
         return None, False
-
-
-def schema_fault(schema: Any) -> str:
-    """Why this is no schema that can be judged by, or nothing."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
-    if isinstance(schema, Mapping) and schema.get("$schema", DRAFT).rstrip("#") != DRAFT:
-        return f"$schema is {schema['$schema']!r}; only {DRAFT} is read"
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return f"not a JSON schema: {error.json_path}: {error.message}"[:LONGEST_REASON]
-    away = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
-    return f"$ref {away!r} leads out of the schema; nothing is fetched" if away is not None else ""
-
-
-def _references(node: Any) -> Iterator[str]:
-    """Every `$ref` and `$dynamicRef`, wherever it stands."""
-    if isinstance(node, Mapping):
-        yield from (node[key] for key in ("$ref", "$dynamicRef") if isinstance(node.get(key), str))
-    if isinstance(node, Mapping | list):
-        for below in node.values() if isinstance(node, Mapping) else node:
-            yield from _references(below)
 
 
 # ---------------------------------------------------------------- in a worker

@@ -198,7 +198,7 @@ class JsonSchemaVerifier(Part):
     @classmethod
     def _is_a_schema(cls, against: Any) -> Any:
         if isinstance(against, dict) and against:
-            from verifiers.json_schema import schema_fault
+            from verifiers.schemas import schema_fault
 
             if fault := schema_fault(against):
                 raise ValueError(fault)
