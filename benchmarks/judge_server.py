@@ -77,8 +77,8 @@ def serving(answer: Answer) -> Iterator[Server]:
         _send(handler, said if isinstance(said, Raw) else Raw(body=completion(said)), over)
 
     kind = type("Handler", (BaseHTTPRequestHandler,), {"do_POST": handle, "log_message": lambda *_: None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    server.daemon_threads = True
+    patient = type("Patient", (ThreadingHTTPServer,), {"request_queue_size": 128, "daemon_threads": True})
+    server = patient(("127.0.0.1", 0), kind)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
