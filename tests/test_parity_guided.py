@@ -16,7 +16,7 @@ from orchestrator.records import Collected
 from orchestrator.views import Models
 from policies.batch import collate
 from policies.example import Example
-from policies.trajectory import Int32, Origin, Trajectory
+from policies.trajectory import Int32, Origin, Producer, Trajectory
 from tests.fakes import FakeFrozen, FakeScorer
 from tests.test_collect import World
 
@@ -202,6 +202,14 @@ def test_critique_grpos_refinement_is_trained_without_the_critique() -> None:
         assert one.trained == question(one)
         group = [other for other in seen.values() if other.one.group_id == one.one.group_id]
         assert len(group) == 4 and one.example.advantages[0] == np.float32(1 - 2 / 4), "the mean is over all four"
+
+
+def test_constitutional_ais_revision_sees_the_critique_and_trains_without_it() -> None:
+    _, _, seen = met("constitutional_ai", ("first-0",), rollouts=2, revisions=2)
+    assert {one.name.split("/")[1].split("-")[0] for one in seen.values()} == {"revisions"}, "first ones do not train"
+    for one in seen.values():
+        assert one.one.producer == Producer.REVISION and one.one.parent_id.replace("first", "revisions") == one.one.id
+        assert "Critique: " in one.written and one.trained == question(one)
 
 
 def test_scores_two_turns_are_one_response_whose_terms_know_the_turns() -> None:

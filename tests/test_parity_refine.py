@@ -55,6 +55,20 @@ def test_critique_grpos_defaults_are_its_length_and_its_bonus_on_first_responses
     follows(critiqued(case), loss, case)
 
 
+# ---------------------------------------------------------------- Constitutional AI
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("revisions", [1, 2])
+def test_constitutional_ai_imitates_the_revisions_and_nothing_else(revisions: int, seed: int) -> None:
+    """SL-CAI fine-tunes on revised responses, by likelihood (arXiv 2212.08073, section 3.1)."""
+    case = mixed(seed, given=revisions)
+    columns = {"origin_BT": np.full(case.mask_BT.shape, int(Origin.LEARNER), np.int8)}
+    said = apply("constitutional_ai", case, of(case), rows=refined(case), columns=columns, revisions=revisions)
+    revised = [row for row, off in enumerate(case.off_B) if off]
+    holds(said, lambda c: paper.imitation.sft(case, c, rows=revised), case)
+
+
 # ---------------------------------------------------------------- S2R
 
 

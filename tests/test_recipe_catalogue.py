@@ -26,7 +26,7 @@ FAMILIES = {
         "opo", "gpg",
     ],
     "process": ["prm_training", "orm_training", "reward_model_training", "math_shepherd", "pav", "step_credit"],
-    "refinement": ["critique_grpo", "s2r", "score", "scop"],
+    "refinement": ["critique_grpo", "s2r", "score", "scop", "constitutional_ai"],
     "teachers on rollouts": [
         "on_policy_distillation", "opd", "gkd", "minillm", "gad", "opsd", "sdpo", "opcd", "exopd", "multi_teacher_opd",
     ],
@@ -59,6 +59,7 @@ LABELS = {
     ("on", "process"): "math_shepherd step_credit s2r",
     ("on", "process reward"): "pav",
     ("mixed", "reward process"): "critique_grpo",
+    ("mixed", "process token_targets"): "constitutional_ai",
     ("on", "reward process"): "scop",
     ("on", "teacher"): "on_policy_distillation opd opsd opcd exopd multi_teacher_opd",
     ("mixed", "teacher"): "gkd",
@@ -71,7 +72,7 @@ LABELS = {
 
 KEPT_BATCHES = {"raft"}
 """Own samples of this very step, which the survey counts as off-policy once they are kept and filtered."""
-OWN_UNDER_HELP = {"critique_grpo", "expo", "uft"}
+OWN_UNDER_HELP = {"constitutional_ai", "critique_grpo", "expo", "uft"}
 """The learner's tokens under another context, or after a hint that trains: from outside, for the plain prompt."""
 
 ALL_VERIFIED = {"sft", "psft", "simpo", "sapo", "luffy", "on_policy_distillation"}
