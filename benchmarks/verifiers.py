@@ -1,0 +1,175 @@
+"""Answers a second for each verifier, with and without 1 % bombs, beside a floor that does the least.
+
+    python -m benchmarks.verifiers [--rounds 3] [--seconds 2] [--only math program] [--out FILE]
+
+One worker, thus one core, unless the name says two. In each round the floor, the verifier and the verifier with a bomb
+among each hundred answers run one after the other on the same answers; ratios are of one round, the table gives
+medians. With bombs the deadline leaves n / (n / rate + bombs * deadline / workers); "of what is left" is the share of it
+that came through, at most 1. Latencies are those of single answers, bombs included in the last two.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.verifier_contests import Contest, contests, workplace
+from verifiers import Item, Score, Status
+from verifiers.verifier import build
+
+MOST_BOMBED = 400
+"""Answers of a run with bombs: four bombs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of a contest."""
+
+    floor: float
+    """Answers a second, also below."""
+    rate: float
+    bombed: float
+    bound: float
+    """What the bombs' deadline leaves of `rate`."""
+    p50: float
+    """Seconds of one answer, also below."""
+    p99: float
+    bombed_p99: float
+    bombed_worst: float
+    answers: int
+    lost: int
+    """Answers without a verdict that are no bombs."""
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """By nearest rank."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def timed(run: Callable[[Sequence[Item]], list[bool] | list[Score]], items: Sequence[Item]) -> float:
+    """Answers a second; what is quick is run again until a fifth of a second is over."""
+    began, done = time.perf_counter(), 0
+    while (spent := time.perf_counter() - began) < 0.2 or not done:
+        run(items)
+        done += len(items)
+    return done / spent
+
+
+def measure(contest: Contest, rounds: int, seconds: float) -> list[Round]:
+    """The rounds; ValueError where the verifier or the floor is wrong about an answer."""
+    verifier = build(contest.config)
+    try:
+        agree(contest, verifier.score_many)
+        warm = [contest.item(at) for at in range(24)]
+        rate = timed(verifier.score_many, warm)
+        count = 100 * round(min(max(rate * seconds, 100), 20_000) / 100)
+        return [one_round(contest, verifier.score_many, count, at * count) for at in range(rounds)]
+    finally:
+        verifier.close()
+
+
+def agree(contest: Contest, score_many: Callable[[Sequence[Item]], list[Score]]) -> None:
+    """Both must be right about what is right."""
+    items = [contest.item(at) for at in range(9)]
+    right = [at % 3 != 2 for at in range(9)]
+    if "reward" in contest.name:
+        right = [True] * 9  # it knows no right and wrong
+    said = [bool(score.passed) for score in score_many(items)]
+    plain = contest.floor(items)
+    exact = "string" not in contest.floor_name or contest.name == "answer"
+    if said != right or (exact and plain != right):
+        raise ValueError(f"{contest.name}: said {said}, floor {plain}; right is {right}")
+
+
+def one_round(contest: Contest, score_many: Callable[[Sequence[Item]], list[Score]], count: int, first: int) -> Round:
+    """Floor, verifier, verifier with bombs."""
+    items = [contest.item(first + at) for at in range(count)]
+    floor = timed(contest.floor, items)
+    began = time.perf_counter()
+    scores = score_many(items)
+    rate = count / (time.perf_counter() - began)
+    some = items[: min(count, MOST_BOMBED)]
+    bombed = [contest.bomb if at % 100 == 50 else item for at, item in enumerate(some)]
+    began = time.perf_counter()
+    after = score_many(bombed)
+    spent = time.perf_counter() - began
+    bombs = [score for score, item in zip(after, bombed, strict=True) if item is contest.bomb]
+    if any(score.passed and "reward" not in contest.name for score in bombs):
+        raise ValueError(f"{contest.name}: a bomb passed")
+    judged = [*scores, *(score for score, item in zip(after, bombed, strict=True) if item is not contest.bomb)]
+    workers = contest.config.get("workers", 1)
+    return Round(
+        floor=floor,
+        rate=rate,
+        bombed=len(some) / spent,
+        bound=len(some) / (len(some) / rate + len(bombs) * contest.deadline / workers),
+        p50=percentile([score.seconds for score in scores], 0.5),
+        p99=percentile([score.seconds for score in scores], 0.99),
+        bombed_p99=percentile([score.seconds for score in after], 0.99),
+        bombed_worst=max(score.seconds for score in after),
+        answers=count,
+        lost=sum(score.status != Status.OK for score in judged),
+    )
+
+
+def show(results: Sequence[tuple[Contest, list[Round]]]) -> Table:
+    """Medians over the rounds."""
+    table = Table(
+        *("verifier", "a second", "floor", "a second", "of it", "p50 ms", "p99 ms", "deadline s"),
+        *("bombed", "p99 ms", "worst ms", "of what is left", "lost"),
+    )
+
+    def middle(rounds: Sequence[Round], value: Callable[[Round], float]) -> float:
+        return statistics.median(value(one) for one in rounds)
+
+    for contest, rounds in results:
+        table.add_row(
+            contest.name,
+            f"{middle(rounds, lambda one: one.rate):.0f}",
+            contest.floor_name,
+            f"{middle(rounds, lambda one: one.floor):.0f}",
+            f"{middle(rounds, lambda one: one.rate / one.floor):.3f}",
+            *(f"{1e3 * middle(rounds, value):.2f}" for value in (lambda one: one.p50, lambda one: one.p99)),
+            f"{contest.deadline:g}",
+            f"{middle(rounds, lambda one: one.bombed):.0f}",
+            *(
+                f"{1e3 * middle(rounds, value):.1f}"
+                for value in (lambda one: one.bombed_p99, lambda one: one.bombed_worst)
+            ),
+            f"{middle(rounds, lambda one: min(1.0, one.bombed / one.bound)):.2f}",
+            str(sum(one.lost for one in rounds)),
+        )
+    return table
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one run without bombs, about")
+    parser.add_argument("--only", nargs="*", default=[], help="beginnings of names")
+    parser.add_argument("--out", type=Path, help="write every round as JSON")
+    options = parser.parse_args()
+    console = Console(width=None if Console().is_terminal else 180)
+    with workplace() as folder:
+        chosen = [
+            one
+            for one in contests(Path(folder))
+            if not options.only or any(one.name.startswith(name) for name in options.only)
+        ]
+        results = [(one, measure(one, options.rounds, options.seconds)) for one in chosen]
+    console.print(show(results))
+    if options.out:
+        rows = {contest.name: [asdict(one) for one in rounds] for contest, rounds in results}
+        options.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
