@@ -4,8 +4,8 @@
 
 One worker, thus one core, unless the name says two. In each round the floor, the verifier and the verifier with a bomb
 among each hundred answers run one after the other on the same answers; ratios are of one round, the table gives
-medians. With bombs the deadline leaves n / (n / rate + bombs * deadline / workers); "of what is left" is the share of it
-that came through, at most 1. Latencies are those of single answers, bombs included in the last two.
+medians. With bombs the deadline leaves n / (n / rate + bombs * deadline / workers); "of what is left" is the share of
+that which came through, at most 1. Latencies are those of single answers, bombs included in the last two.
 """
 
 import argparse
