@@ -9,7 +9,10 @@ from verifiers.kinds import Tools
 from verifiers.score import Score, Status
 
 BOX = re.compile(r"\\f?boxed\s*\{")
-PHRASE = re.compile(r"\banswer\s*(?:is|=|:)\s*:?\s*(?P<answer>[^\n]*)\Z", re.IGNORECASE)
+PHRASE = re.compile(r"\banswer\s*(?:(?:is|=|:)\s*:?\s*|(?=\$|\\[(\[]))", re.IGNORECASE)
+HOPE = re.compile(r"\.?\s*I hope it is correct\.?\s*\Z", re.IGNORECASE)
+"""Minerva's closing words (Lewkowycz et al. 2022, appendix D)."""
+
 PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\b")
 """A word: two letters or more that are no LaTeX command."""
 
@@ -47,13 +50,11 @@ def _closing(text: str, start: int) -> int | None:
     return None
 
 
-def final(response: str, marker: str) -> tuple[str | None, str]:
-    """The one final answer, or None and the reason why there is none."""
-    boxed = boxes(response)
+def final(response: str, marker: str, several: str = "one") -> tuple[str | None, str]:
+    """The one final answer, or None and the reason why there is none. `several`: `MathVerifier.boxes`."""
+    boxed = list(dict.fromkeys(boxes(response)))
     if boxed:
-        if len(set(boxed)) > 1:
-            return None, f"{len(set(boxed))} different boxed answers"
-        return (boxed[0], "") if boxed[0] else (None, "the box is empty")
+        return _of_boxes(boxed, boxes(response)[-1], several)
     if BOX.search(response):
         return None, "the box is never closed"
     answer = after_marker(response, marker) if marker else None
@@ -62,11 +63,21 @@ def final(response: str, marker: str) -> tuple[str | None, str]:
     return (answer, "") if answer else (None, "no final answer: no box, and nothing after a marker")
 
 
+def _of_boxes(different: list[str], last: str, several: str) -> tuple[str | None, str]:
+    if len(different) > 1 and several == "one":
+        return None, f"{len(different)} different boxed answers"
+    if several == "last":
+        different = [last]
+    if not all(different):
+        return None, "the box is empty"
+    return ", ".join(different), ""
+
+
 def _unmarked(response: str) -> str | None:
-    """What follows "answer is" in the last line, or a response that is one line without a word of prose."""
-    last = response[response.rfind("\n") + 1 :]
-    if phrase := PHRASE.search(last[-2000:]):
-        return phrase["answer"].strip().rstrip(".")
+    """What follows the last "answer is" in the last line, or a response that is one line without a word of prose."""
+    last = HOPE.sub("", response[response.rfind("\n") + 1 :][-2000:])
+    if phrases := list(PHRASE.finditer(last)):
+        return last[phrases[-1].end() :].strip().rstrip(".")
     if "\n" in response or PROSE.search(response[:2000]):
         return None
     return response

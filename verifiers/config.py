@@ -4,10 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from verifiers.environment_config import EnvironmentVerifier
 from verifiers.judge_config import JudgeVerifier
 from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
-from verifiers.environment_config import EnvironmentVerifier
 from verifiers.part_config import Part
+from verifiers.program_config import ProgramVerifier
 from verifiers.text_config import TextVerifier
 
 
@@ -23,12 +24,21 @@ class MathVerifier(Part):
     r"""Mathematical equivalence of the final answer with the reference, in a process that is killed when it hangs.
 
     The final answer is the one \boxed{}; else the rest of the line after the last `marker`; else what follows
-    "answer is" or "answer:" in the last line; else a response that is nothing but one expression. Two different boxes,
-    a list where one value is asked, or an equation where a value is asked, are wrong.
+    "answer is" or "answer:" in the last line; else a response that is nothing but one expression. A list or an equation
+    where a value is asked, and arithmetic that is not worked out where a number is asked, are wrong.
     """
 
     kind: Literal["math"] = "math"
     marker: str = "####"
+    boxes: Literal["one", "last", "all"] = "one"
+    """Of several different boxes: `one` makes the answer wrong, `last` reads the last, `all` makes one list of them."""
+    units: Literal["ignored", "optional", "required"] = "optional"
+    """`optional`: a unit may be left out, but 3 m is not 3 cm. `required`: the reference's unit must stand there.
+
+    Units are compared by name, not converted.
+    """
+    tolerance: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the reference by which one number may differ; 0: exactly, or to 12 decimals where they never end."""
     timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Seconds for one verdict; past it the status is `timeout`, not a wrong answer."""
     workers: Annotated[int, Field(ge=1, le=64)] = 2
@@ -112,15 +122,16 @@ class RubricVerifier(Part):
 
 Verifier = Annotated[
     AnswerVerifier
+    | ProgramVerifier
     | MathVerifier
     | FormatVerifier
     | TaskVerifier
     | TextVerifier
+    | EnvironmentVerifier
     | RewardModelVerifier
     | PreferenceModelVerifier
     | ProcessModelVerifier
     | JudgeVerifier
-    | EnvironmentVerifier
     | StepsVerifier
     | RubricVerifier,
     Field(discriminator="kind"),
@@ -128,15 +139,16 @@ Verifier = Annotated[
 
 AnyVerifier = (
     AnswerVerifier
+    | ProgramVerifier
     | MathVerifier
     | FormatVerifier
     | TaskVerifier
     | TextVerifier
+    | EnvironmentVerifier
     | RewardModelVerifier
     | PreferenceModelVerifier
     | ProcessModelVerifier
     | JudgeVerifier
-    | EnvironmentVerifier
     | StepsVerifier
     | RubricVerifier
 )

@@ -17,6 +17,7 @@ from verifiers.environment_config import EnvironmentVerifier
 from verifiers.grader import Checked, Grader
 from verifiers.judge_config import JudgeVerifier
 from verifiers.model_config import PreferenceModelVerifier, ProcessModelVerifier, RewardModelVerifier
+from verifiers.program_config import ProgramVerifier
 from verifiers.scalar_folder import examine, fingerprint
 from verifiers.served import Models, Wanted
 from verifiers.workers import Workers
@@ -32,11 +33,12 @@ OPENERS: Mapping[type, str] = {
     text_config.RepetitionVerifier: "verifiers.repetition",
     text_config.TagsVerifier: "verifiers.tags",
     text_config.JsonSchemaVerifier: "verifiers.json_schema",
-    JudgeVerifier: "verifiers.judge",
+    ProgramVerifier: "verifiers.programs",
+    EnvironmentVerifier: "verifiers.told",
     RewardModelVerifier: "verifiers.reward_model",
     PreferenceModelVerifier: "verifiers.preference_model",
     ProcessModelVerifier: "verifiers.process_model",
-    EnvironmentVerifier: "verifiers.told",
+    JudgeVerifier: "verifiers.judge",
     config.StepsVerifier: "verifiers.steps",
     config.RubricVerifier: "verifiers.rubric",
 }
