@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from actors import cluster
 from actors.cluster import Actor, Hold
@@ -21,13 +22,15 @@ from orchestrator.config import Pipeline
 from orchestrator.data import read as read_data
 from orchestrator.environments import environment_pool, framing_of, playing
 from orchestrator.frozen_models import FrozenModels
+from orchestrator.health import verdict_facts
+from orchestrator.held_out import HeldOut
 from orchestrator.judging import reads_steps
 from orchestrator.load import recipe_of
 from orchestrator.loop import StageRun
-from orchestrator.ports import Demonstrations, Sampler
+from orchestrator.ports import Demonstrations, Sampler, Scorer
 from orchestrator.probing import Prober
 from orchestrator.processes import environment, threads
-from orchestrator.scorers import scorer_pool
+from orchestrator.scorers import scorers
 from orchestrator.step_labels import StepLabeller
 from policies import checkpoint
 from policies.bad_input import refuse
@@ -38,6 +41,7 @@ from teachers.labels import LabelSet
 from teachers.preferences import PreferenceSet
 from teachers.prompt_book import PromptBook
 from teachers.streams import Report
+from verifiers.health import added
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Parts:
     publisher: RayPublisher
     scorer: ScorerPool
     frozen: FrozenModels
+    held_out: ScorerPool | None = None
+    """Of the verifier that nothing trains on, where the pipeline has one."""
     environments: EnvironmentPool | None = None
     """What the policy acts in, where the pipeline has an environment."""
     learners: Mapping[str, LearnerPool] = field(default_factory=dict)
@@ -84,7 +90,7 @@ class Parts:
         """The sources of a stage, wired; `version` is the policy's."""
         return Collector(
             self.sampler(inputs, pipeline, inputs.train),
-            rewarded(self.scorer, self.companions(stage), version),
+            self.judging(pipeline, rewarded(self.scorer, self.companions(stage), version)),
             inputs.train,
             inputs.train.by_id,
             inputs.demonstrations,
@@ -116,10 +122,19 @@ class Parts:
             return self.rollouts
         return playing(pipeline, self.rollouts, self.environments, inputs.tokenizer, prompts.by_id)
 
+    def judging(self, pipeline: Pipeline, scorer: Scorer) -> Scorer:
+        """The scorer, with the held-out verifier beside it where there is one."""
+        return HeldOut(scorer, self.held_out, pipeline.health.held_out_share) if self.held_out else scorer
+
+    def fared(self) -> dict[str, Any]:
+        """What a step's row says of the scorers: how they fared since this was last asked."""
+        pools = [self.scorer, *([self.held_out] if self.held_out else [])]
+        return verdict_facts(added(pool.take() for pool in pools))
+
     def prober(self, inputs: Inputs, pipeline: Pipeline) -> Prober:
         """The probe, wired."""
         sampler = self.sampler(inputs, pipeline, inputs.probe)
-        return Prober(sampler, self.scorer, inputs.probe, inputs.probe.by_id, pipeline.probe, pipeline.seed)
+        return Prober(sampler, self.scorer.aside(), inputs.probe, inputs.probe.by_id, pipeline.probe, pipeline.seed)
 
 
 def stage_runs(pipeline: Pipeline) -> tuple[StageRun, ...]:
@@ -196,22 +211,32 @@ async def start_parts(
         on_event,
         hold.kill,
     )
-    scorer, judging = scorer_pool(pipeline, hold, on_event)
+    judging = scorers(pipeline, hold, on_event)
     environments = environment_pool(pipeline, hold, on_event) if inputs.writes else None
     frozen = _frozen_models(hold, pipeline, inputs, checkpoints)
-    models = [*judging, *(actor for pool in frozen.pools.values() for actor in pool.replicas)]
+    models = [*judging.actors, *(actor for pool in frozen.pools.values() for actor in pool.replicas)]
     models += environments.replicas if environments else []
     pools = [learner, *learners.values()]
     ranks = [rank for pool in pools for rank in pool.ranks]
     await asyncio.gather(
         _all_answer(
-            [*ranks, *rollouts.replicas, *scorer.replicas, *models],
+            [*ranks, *rollouts.replicas, *models],
             deadlines.start,
             say,
         ),
         *(pool.open(loopback=hold.private) for pool in pools),
     )
-    return Parts(hold, learner, rollouts, RayPublisher(learner, rollouts), scorer, frozen, environments, learners)
+    return Parts(
+        hold,
+        learner,
+        rollouts,
+        RayPublisher(learner, rollouts),
+        judging.reward,
+        frozen,
+        judging.held_out,
+        environments,
+        learners,
+    )
 
 
 async def _all_answer(actors: list[Actor], deadline: float, say: Callable[[str], None]) -> None:

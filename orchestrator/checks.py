@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.config import ArithmeticPrompts, Pipeline, PromptSource, TaskPrompts
+from orchestrator.config import ArithmeticPrompts, Pipeline, PromptSource, TaskPrompts, verifiers_of
 from orchestrator.controls import Shares
 from orchestrator.data_checks import called, supplies
 from orchestrator.data_checks import files as data_files
@@ -35,11 +35,13 @@ def check(pipeline: Pipeline, recipes: Sequence[Recipe], *, files: bool = True) 
         found += [*data_files(pipeline), *_model(pipeline.model, ("model",))]
         if isinstance(pipeline.demonstrations, ModelDemonstrations):
             found += _model(pipeline.demonstrations.model, ("demonstrations", "model"))
-        found += _functions(pipeline.verifier, ("verifier",))
+        for key, verifier in verifiers_of(pipeline).items():
+            found += _functions(verifier, (key,))
         for index, recipe in enumerate(recipes):
             found += _teacher(pipeline, index, recipe)
     found += [
-        *_verifier(pipeline.verifier, ("verifier",), pipeline.prompts.train),
+        *_held_out(pipeline),
+        *(one for key, own in verifiers_of(pipeline).items() for one in _verifier(own, (key,), pipeline.prompts.train)),
         *judging_faults(pipeline, files=files),
         *comparing_faults(pipeline, recipes),
         *environment_faults(pipeline, files=files),
@@ -120,6 +122,13 @@ def _verifier(verifier: Verifier, key: Keys, prompts: PromptSource) -> Iterator[
         case TaskVerifier() if isinstance(prompts, TaskPrompts) and prompts.dataset != verifier.dataset:
             problem = f"prompts.train has tasks of {prompts.dataset} {shown(verifier.dataset)}"
             yield Fault((*key, "dataset"), problem, f"set it to {prompts.dataset}")
+
+
+def _held_out(pipeline: Pipeline) -> Iterator[Fault]:
+    """One that agrees with the verifier by construction says nothing of it."""
+    if pipeline.held_out_verifier == pipeline.verifier:
+        problem = f"the same as the verifier that rewards {shown(pipeline.verifier.kind)}: they can never part"
+        yield Fault(("held_out_verifier",), problem, "choose another one, or remove it")
 
 
 def _functions(verifier: Verifier, key: Keys) -> Iterator[Fault]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from orchestrator.asking import Asking, facts_of, said_of, sibling
 from orchestrator.given import is_given
+from orchestrator.held_out import is_held_out
 from orchestrator.records import Dropped, Group, Member
 from policies.config import Source
 from policies.prompt import Prompt
@@ -60,7 +61,8 @@ def _facts(asking: Asking, member: Member, group: Group, prompt: Prompt) -> Fact
     """What the response was asked with, and what is known since; without a parent it is itself `parent`."""
     one, shelf = member.trajectory, asking.demonstrations
     facts = member.facts or facts_of(prompt, shelf.for_prompt(prompt.id, 0) if shelf else None)
-    named = {entry.name: entry.value for entry in one.scores if entry.start is None and entry.status == "ok"}
+    heard = [entry for entry in one.scores if entry.start is None and not is_held_out(entry)]
+    named = {entry.name: entry.value for entry in heard if entry.status == "ok"}
     found = sibling(group.members, one.id)
     known = replace(facts, attributes=named or None, sibling=facts.sibling if found is None else found)
     return known if member.parent is not None else replace(known, parent=one.text, reason=said_of(one))

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.config import Pipeline
 from orchestrator.health_config import Health
 from orchestrator.held_out import Gap, quantile
+from orchestrator.legality.silence import compares
 from verifiers import health
 from verifiers.health import Failure, Tallies, Tally, Who
 
@@ -163,6 +165,12 @@ class Watch:
     @property
     def _stops(self) -> bool:
         return self.config.alarm == "stop"
+
+
+def watch_of(pipeline: Pipeline) -> Watch:
+    """The run's. A verifier that has nothing to compare with gives no verdict, and that is no fault of its own."""
+    referenced = getattr(pipeline.prompts.train, "reference", "") is not None
+    return Watch(pipeline.health, demanding=referenced or not compares(pipeline.verifier))
 
 
 def verdict_facts(tallies: Tallies) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class HeldOut:
         return scored
 
     def _judged(self, one: Trajectory) -> bool:
-        return one.producer is Producer.ROLLOUT and chosen(one.id, self.share)
+        whole = self.verifier.compares  # then a group is judged whole, or not at all
+        return one.producer is Producer.ROLLOUT and chosen(one.group_id if whole else one.id, self.share)
 
 
 def chosen(name: str, share: float) -> bool:

@@ -5,9 +5,10 @@ And of verifiers that compare: whether each stage gives them a group.
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
-from orchestrator.config import Pipeline
+from orchestrator.config import Pipeline, verifiers_of
 from orchestrator.explain import Fault, shown
 from orchestrator.recipes import Recipe
 from verifiers.config import AnyVerifier, RubricVerifier, StepsVerifier
@@ -23,7 +24,8 @@ Keys = tuple[str | int, ...]
 
 def judging_faults(pipeline: Pipeline, *, files: bool) -> Iterator[Fault]:
     """Folders without a scalar head, and machines that are asked for and not needed."""
-    judge, models = pipeline.resources.judge, wanted(pipeline.verifier)
+    judge = pipeline.resources.judge
+    models = [one for verifier in verifiers_of(pipeline).values() for one in wanted(verifier)]
     if judge.gpus and not models:
         problem = f"the verifier {pipeline.verifier.kind} asks no model {shown(judge.gpus)}"
         yield Fault(("resources", "judge", "gpus"), problem, "set it to 0")
@@ -31,7 +33,8 @@ def judging_faults(pipeline: Pipeline, *, files: bool) -> Iterator[Fault]:
         problem = f"a model with a scalar head uses one GPU {shown(judge.gpus)}"
         yield Fault(("resources", "judge", "gpus"), problem, "set it to 1, and replicas higher")
     if files:
-        for key, leaf in _leaves(pipeline.verifier, ("verifier",)):
+        found = (_leaves(verifier, (key,)) for key, verifier in verifiers_of(pipeline).items())
+        for key, leaf in chain.from_iterable(found):
             for one in wanted(leaf):
                 yield from _folder(one, (*key, "path"))
             if isinstance(leaf, JudgeVerifier):

@@ -123,6 +123,8 @@ class Ports:
     """The stage's co-learners."""
     refresh: Callable[[StageRun, RunState], Awaitable[None]] = _nothing
     """Frozen models that follow the learner get its weights, before the next step may ask them."""
+    fared: Callable[[], Mapping[str, Any]] = dict
+    """What the step's row says of the scorers."""
 
     def models(self) -> Models:
         """The models that are read for views."""
@@ -209,6 +211,7 @@ async def _consume(
         "seconds_publish": published.seconds if published else 0.0,
         "seconds": time.perf_counter() - began,
         **companions.facts(beside),
+        **ports.fared(),
     }
     state.trained += bool(assembled.examples or assembled.aside)
     state.facts = {key: value for key, value in row.items() if isinstance(value, float)}

@@ -16,6 +16,8 @@ from orchestrator import build
 from orchestrator.collect import Collector, Recipe
 from orchestrator.config import Pipeline
 from orchestrator.frozen_models import share
+from orchestrator.health import UnhealthyVerifierError, Watch, watch_of
+from orchestrator.history import read_history
 from orchestrator.ledger import RunLedger, write_probe
 from orchestrator.load import dump, read
 from orchestrator.loop import Ports, RunState, StageRun, run_stage
@@ -84,6 +86,7 @@ class Attempt:
     ledger: RunLedger
     progress: Progress
     scalars: Scalars
+    watch: Watch
     in_process: bool = False
     """Without Ray, every actor in this process."""
     state: RunState = field(default_factory=RunState)
@@ -146,7 +149,7 @@ class Attempt:
                 config,
                 self.pipeline,
                 hold=hold,
-                scorer=self.parts.scorer,
+                scorer=self.parts.scorer.aside(),
                 inputs=self.inputs,
                 directory=self.directory.root,
             )
@@ -174,12 +177,20 @@ class Attempt:
             teachers=self.parts.frozen.teachers(stage.index),
             companions=self.parts.companions(stage),
             refresh=self.refresh,
+            fared=self.parts.fared,
         )
 
     def step(self, row: Mapping[str, Any]) -> None:
         """Show a step."""
         self.progress.step(row)
         self.scalars.step(row)
+        alarms = self.watch.step(row)
+        for alarm in alarms:
+            self.ledger.event(alarm.kind, step=row["step"], message=alarm.text, **alarm.facts)
+            if not alarm.ends:
+                self.progress.event(f"warning: {alarm.text}")
+        if ending := [alarm.text for alarm in alarms if alarm.ends]:
+            raise UnhealthyVerifierError("\n".join(ending))
 
     def probes_now(self, stage: StageRun, state: RunState) -> bool:
         """Whether a probe follows this step."""
@@ -301,7 +312,7 @@ def _drive(
         Scalars(directory.tensorboard) as scalars,
     ):
         inputs = replace(inputs, folder=materialise(pipeline.model, directory.root / "model", directory.root))
-        attempt = Attempt(pipeline, directory, inputs, ledger, progress, scalars, in_process)
+        attempt = Attempt(pipeline, directory, inputs, ledger, progress, scalars, watch_of(pipeline), in_process)
         restored = _restore(attempt, found)
         ledger.event("started", step=attempt.state.step, resumed=restored is not None)
         for report in inputs.reports:
@@ -323,6 +334,7 @@ def _restore(attempt: Attempt, found: checkpoint.Newest | None) -> Path | None:
     if found.path is not None:
         attempt.state = RunState(**json.loads((found.path / "state.json").read_text()))
     attempt.ledger.truncate_after(attempt.state.step)
+    attempt.watch.remember(read_history(attempt.directory.root).steps)
     later = attempt.pipeline.stages[attempt.state.stage + 1 :]
     forget(attempt.directory.root, [stage.name for stage in later])
     return found.path

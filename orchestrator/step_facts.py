@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from actors.sharding import StepFacts
+from orchestrator import held_out
 from orchestrator.accounting import by_origin, funnel, staleness
 from orchestrator.assemble import Assembled
 from orchestrator.config import Stage
@@ -52,6 +53,7 @@ def metrics_row(
         **asdict(counters),
         **_learning(facts),
         **_rewards(rollouts),
+        **held_out.facts(rollouts),
         **_provenance(assembled.examples, counters.version),
         **_accounts(strands, collected, assembled, facts, counters.version),
         "decided": in_short(collected.plan, collected.verdicts),
