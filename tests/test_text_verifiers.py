@@ -173,7 +173,7 @@ def test_lines_are_those_with_something_in_them():
 
 # ---------------------------------------------------------------- repetition
 
-LOOPING = st.lists(st.sampled_from(["a", "bc", "d", ".", " ", "\n", "é", "中"]), max_size=60).map("".join)
+LOOPING = st.lists(st.sampled_from(["a ", "bc", ".", "\n", "é ", "中"]), max_size=60).map("".join)
 
 
 def slow_repeats(text, ngram):

@@ -13,7 +13,7 @@ def schema_fault(schema: Any) -> str:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
-    if isinstance(schema, Mapping) and schema.get("$schema", DRAFT).rstrip("#") != DRAFT:
+    if isinstance(schema, Mapping) and str(schema.get("$schema", DRAFT)).rstrip("#") != DRAFT:
         return f"$schema is {schema['$schema']!r}; only {DRAFT} is read"
     try:
         Draft202012Validator.check_schema(schema)
