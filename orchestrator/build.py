@@ -24,9 +24,9 @@ from orchestrator.environments import environment_pool, framing_of, playing
 from orchestrator.frozen_models import FrozenModels
 from orchestrator.health import verdict_facts
 from orchestrator.held_out import HeldOut
-from orchestrator.judging import reads_steps
 from orchestrator.load import recipe_of
 from orchestrator.loop import StageRun
+from orchestrator.needs import reads_steps
 from orchestrator.ports import Demonstrations, Sampler, Scorer
 from orchestrator.probing import Prober
 from orchestrator.processes import environment, threads

@@ -12,6 +12,7 @@ from orchestrator.environment_checks import environment_faults
 from orchestrator.explain import Fault, shown
 from orchestrator.judge_checks import comparing_faults, judging_faults
 from orchestrator.legality import judge, surroundings
+from orchestrator.needs import reads_steps
 from orchestrator.recipes import Recipe
 from policies.config import HfModel, Model, Strand
 from teachers.config import (
@@ -46,6 +47,7 @@ def check(pipeline: Pipeline, recipes: Sequence[Recipe], *, files: bool = True) 
         *comparing_faults(pipeline, recipes),
         *environment_faults(pipeline, files=files),
     ]
+    found += _labels(pipeline, recipes)
     for index, recipe in enumerate(recipes):
         found += [*_stage(pipeline, index, recipe), *_legality(pipeline, index, recipe, files)]
     return found
@@ -201,6 +203,12 @@ def asked(strand: Strand, prompts: int, recipe: Recipe) -> float:
     shares = (one.shares for one in recipe.controls if isinstance(one, Shares))
     share = next((one[strand.name] for one in shares if strand.name in one), 1.0)
     return strand.source.per_prompt * prompts * share + strand.source.per_step
+
+
+def _labels(pipeline: Pipeline, recipes: Sequence[Recipe]) -> Iterator[Fault]:
+    if pipeline.step_labels is not None and not any(reads_steps(one) for recipe in recipes for one in recipe.strands):
+        problem = f"no stage's credit reads scores named step {shown(pipeline.step_labels.kind)}"
+        yield Fault(("step_labels",), problem, "choose math_shepherd, pav or step_credit, or remove it")
 
 
 def _teacher(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:

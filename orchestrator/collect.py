@@ -19,7 +19,8 @@ from orchestrator.config import Stage
 from orchestrator.controls import Control, GroupStats, StepPlan, asks_reach
 from orchestrator.framing import framed
 from orchestrator.given import Giving, Shelves, is_given
-from orchestrator.judging import judged_strands, reads_steps
+from orchestrator.judging import judged_strands
+from orchestrator.needs import reads_steps
 from orchestrator.ports import Demonstrations, Labelled, Policy, Preferences, Sampler, Scorer
 from orchestrator.prepared import Prepared
 from orchestrator.reach import reach

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 
 from orchestrator.controls import Control, watched
-from policies.config import ProcessCredit, Source, Strand
+from policies.config import Source, Strand
 from policies.credit import needs_views
 from teachers.contexts import reads
-
-STEP = "step"
-"""Name of the scores of steps."""
 
 TOLD = frozenset({"reason", "sibling", "attributes"})
 """Template variables that come of verdicts."""
@@ -22,11 +19,6 @@ def judged_strands(strands: Sequence[Strand], controls: Sequence[Control]) -> fr
         for index, strand in enumerate(strands)
         if strand.name in counted or _reads(strand) or any(_asks(child.source, strand.name) for child in strands)
     )
-
-
-def reads_steps(strand: Strand) -> bool:
-    """Whether the strand's credit reads scores named `step`."""
-    return bool(strand.terms) and isinstance(strand.credit, ProcessCredit) and strand.credit.score == STEP
 
 
 def _reads(strand: Strand) -> bool:

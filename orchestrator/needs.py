@@ -18,6 +18,9 @@ from policies.config import (
 )
 from policies.credit import needs_views
 
+STEP = "step"
+"""Name of the scores of steps."""
+
 DISTRIBUTIONS = ("forward", "reverse", "jsd")
 """Forms of a divergence that compare whole next-token distributions."""
 
@@ -28,6 +31,11 @@ SAMPLER = ("truncated_importance", "masked_importance", "tapered")
 def needs(strand: Strand) -> set[str]:
     """Names of the views that a strand's source, credit and terms read."""
     return needs_views(strand.credit) | set(_of_source(strand)) | of_terms(strand)
+
+
+def reads_steps(strand: Strand) -> bool:
+    """Whether the strand's credit reads scores named `step`."""
+    return bool(strand.terms) and isinstance(strand.credit, ProcessCredit) and strand.credit.score == STEP
 
 
 def of_terms(strand: Strand) -> set[str]:

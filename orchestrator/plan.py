@@ -13,7 +13,7 @@ from orchestrator.controls import Bottleneck, Control, watched
 from orchestrator.legality import Verdict, judge, surroundings
 from orchestrator.legality.waits import most_tried
 from orchestrator.load import recipe_of
-from orchestrator.needs import needs, of_terms, wanted
+from orchestrator.needs import needs, of_terms, reads_steps, wanted
 from orchestrator.recipes import Recipe
 from orchestrator.recipes.schema import CoLearner
 from orchestrator.schedule_text import say_schedule
@@ -182,10 +182,24 @@ def _judged(pipeline: Pipeline, recipe: Recipe, read: set[str]) -> Iterator[View
     if "rewards" in read:
         yield View("rewards", f"co-learner {judges[0]}" if judges else scorer)
     if "step_scores" in read:
-        yield View("step_scores", scorer, "entries with a span: steps, turns or parts")
+        yield _step_scores(pipeline, recipe, scorer)
     if "values" in read:
         critics = [learner.name for learner in recipe.learners if learner.role == "critic"]
         yield View("values", f"co-learner {critics[0]}" if critics else "nobody", "before the step's first update")
+
+
+def _step_scores(pipeline: Pipeline, recipe: Recipe, scorer: str) -> View:
+    """Who says what steps, turns and parts are worth."""
+    labels = pipeline.step_labels
+    if labels is None or not any(map(reads_steps, recipe.strands)):
+        return View("step_scores", scorer, "entries with a span: steps, turns or parts")
+    writer = _sampler(pipeline) if labels.writer == "learner" else _engine(pipeline)
+    best = {1: "", "all": ", whether any is right"}.get(labels.best_of, f", the best of {labels.best_of}")
+    what = "what each step adds" if labels.kind == "progress" else "each step's worth"
+    whose = {"learner": "", "reference": " of the reference", "teacher": " of the teacher"}[labels.writer]
+    return View(
+        "step_scores", writer, f"{what}, by {labels.completions} completions{whose}{best}; the scorer judges them"
+    )
 
 
 def _recomputed(stage: Stage, recipe: Recipe, read: set[str]) -> Iterator[View]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from actors.engine import SampleRequest
 from orchestrator.asking import seed_for
-from orchestrator.judging import STEP
 from orchestrator.label_config import StepLabels
+from orchestrator.needs import STEP
 from orchestrator.ports import Sampler, Scorer
 from orchestrator.spans import last_turn
 from policies.prompt import Prompt

@@ -20,6 +20,7 @@ from orchestrator.legality.preferences import preferences
 from orchestrator.legality.schedule import schedule
 from orchestrator.legality.silence import silence
 from orchestrator.legality.stages import stages
+from orchestrator.legality.steps import steps
 from orchestrator.legality.supply import supply
 from orchestrator.legality.verdict import Case, Surroundings, Verdict, surroundings
 from orchestrator.recipes import Recipe
@@ -27,7 +28,7 @@ from orchestrator.recipes import Recipe
 __all__ = ["Surroundings", "Verdict", "judge", "surroundings"]
 
 _RULES = (
-    *(groups, stages, points, divergences, preferences, contexts, environments),
+    *(groups, stages, points, divergences, preferences, contexts, environments, steps),
     *(controls, allotments, schedule, silence, supply),
 )
 _ORDER = ("error", "warning", "declared")

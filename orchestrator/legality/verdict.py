@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from orchestrator import recipes
 from orchestrator.config import Pipeline, Stage
+from orchestrator.label_config import StepLabels
 from orchestrator.legality.counting import demonstrated, prompts
 from orchestrator.legality.sources import remembered
 from orchestrator.recipes import Recipe
@@ -60,6 +61,8 @@ class Surroundings:
     """Of the learner's engine."""
     environment: AnyEnvironment | None = None
     """What rollouts act in over several turns."""
+    step_labels: StepLabels | None = None
+    """How steps are labelled by sampling."""
 
 
 def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surroundings:
@@ -78,6 +81,7 @@ def surroundings(pipeline: Pipeline, index: int, *, files: bool = True) -> Surro
         referenced=getattr(pipeline.prompts.train, "reference", "") is not None,
         zero_stage=pipeline.resources.learner.zero_stage,
         environment=pipeline.environment,
+        step_labels=pipeline.step_labels,
     )
 
 
