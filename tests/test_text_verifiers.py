@@ -375,6 +375,7 @@ def test_code_and_formulas_do_not_count():
 def test_what_is_opened_and_never_closed_hides_nothing():
     for mark in ("```\n", "`", "$", "\\(", "\\[", "$$", "\\begin{align}"):
         assert spoken(f"{SENTENCES['en']} {mark}{SENTENCES['de']} {SENTENCES['de']}").value < 0.6, mark
+    assert prose("$5 or\nmore, `or\nless` $6") == "$5 or\nmore, `or\nless` $6"  # nothing is closed in its line
 
 
 @given(ANYTHING)
@@ -387,6 +388,8 @@ def test_a_prompt_that_shows_no_language_gives_no_verdict():
     score = spoken("Yes.", "prompt", prompt="2 + 2 = ?")
     assert (score.status, score.passed) == (Status.ERROR, None) and math.isnan(score.value)
     assert spoken("Yes.", "reference", reference="english").status == Status.ERROR
+    both = "So the other numbers always become smaller again. Also werden die anderen Zahlen immer wieder kleiner."
+    assert spoken("Yes.", "prompt", prompt=both).status == Status.ERROR
 
 
 @pytest.mark.parametrize(
