@@ -131,6 +131,7 @@ class Progress:
         lines: list[RenderableType] = [head, stage_line(self.stages, row), bar]
         if row:
             lines += [figures(LEARNING, {**row, "probe": self._probe.get("greedy_accuracy")}), speeds(row), shares(row)]
+            lines += [figures(watched(row), row)] if watched(row) else []
             lines += [Text(f"decided {one_line(str(row['decided']))}", "dim")] if row.get("decided") else []
         return Group(*lines)
 
@@ -145,6 +146,16 @@ LEARNING = {
     "on-policy": "on_policy_share",
     "staleness": "staleness_mean",
 }
+
+
+VERIFIERS = {"unknown": "unknown_share", "held-out": "held_out_mean", "gap": "held_out_gap"}
+"""Share of responses without a verdict, mean held-out score, and the reward less it."""
+
+
+def watched(row: Row) -> dict[str, str]:
+    """Of the verifiers' figures those that are known and not 0."""
+    known = {name: number(row, key, 0.0) for name, key in VERIFIERS.items()}
+    return {name: VERIFIERS[name] for name, value in known.items() if value and not math.isnan(value)}
 
 
 def number(row: Row, key: str, default: float = math.nan) -> float:
@@ -181,6 +192,7 @@ def step_line(row: Row, total: int, seconds_left: float) -> str:
         "stage_step": f"{row.get('stage_step')}/{row.get('stage_steps')}",
         **{key: shown(number(row, key)) for key in ("loss", "reward_mean", "accuracy", "staleness_mean")},
         **{key: shown(number(row, key)) for key in SHARES if number(row, key, 0.0) > 0},
+        **{key: shown(number(row, key)) for key in watched(row).values()},
         "rollout_tokens_per_second": shown(round(rate(row, "tokens_generated", "seconds_generate"), 0)),
         "train_tokens_per_second": shown(round(rate(row, "tokens_trained", "seconds_train"), 0)),
         "seconds": shown(number(row, "seconds")),

@@ -14,8 +14,10 @@ from rich.text import Text
 
 from orchestrator.history import History, StageSpan, read_history
 from orchestrator.json_lines import Row, plain
-from orchestrator.progress import UNKNOWN, clock, number
+from orchestrator.progress import UNKNOWN, clock, number, shown
 from orchestrator.report.origins import ON_TERMINAL, SHARES, label
+from verifiers import health
+from verifiers.score import Status
 
 PARTS = ("generate", "score", "train", "publish", "ledger")
 """Where a step's time goes; the rest is `other`. Parts overlap where samplers run ahead."""
@@ -48,6 +50,7 @@ def summarise(directory: Path) -> dict[str, Any]:
             "tokens_generated": int(_total(history.steps, "tokens_generated")),
             "label_tokens": int(_total(history.steps, "label_tokens")),
             "responses": responses(history.steps),
+            "scorers": scorers(history.steps),
             "report": history.run.report,
         }
     )
@@ -70,6 +73,9 @@ def print_summary(directory: Path, console: Console | None = None) -> dict[str, 
     if summary["label_tokens"]:
         console.print(f"{summary['label_tokens']:,} more tokens generated to label steps")
     console.print(_of_responses(summary["responses"]))
+    for one in summary["scorers"]:
+        if one["name"] in ("reward", "held_out"):
+            console.print(_of_scorer(one))
     console.print(f"{summary['status']}; report: {summary['report']}", soft_wrap=True, markup=False)
     return summary
 
@@ -110,6 +116,24 @@ def responses_by_strand(steps: Iterable[Row]) -> dict[tuple[str, str], dict[str,
         for strand, own in ((row.get("funnel") or {}).get("by_strand") or {}).items():
             found.setdefault((str(row["stage"]), str(strand)), []).append(own)
     return {place: _added(rows) for place, rows in found.items()}
+
+
+def scorers(steps: Iterable[Row]) -> list[dict[str, Any]]:
+    """How each scorer of each version fared over these steps: verdicts, why others are missing, values, latencies."""
+    tallies = health.added(health.read(row.get("scorers") or ()) for row in steps)
+    return [
+        {
+            "name": who.name,
+            "scorer": who.scorer,
+            "version": who.version,
+            "asked": tally.asked,
+            **{status.value: tally.counts.get(status.value, 0) for status in Status},
+            "low": tally.low if tally.verdicts else math.nan,
+            "high": tally.high if tally.verdicts else math.nan,
+            **{f"seconds_p{share:g}": tally.seconds(share / 100) for share in (50, 90, 99)},
+        }
+        for who, tally in tallies.items()
+    ]
 
 
 def _added(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -181,6 +205,14 @@ def _of_responses(way: Mapping[str, Any]) -> str:
     return (
         f"{way['written']:,} responses written and {way['given']:,} given: {way['trained']:,} trained, {aside}{dropped}"
     )
+
+
+def _of_scorer(one: Mapping[str, Any]) -> str:
+    """`reward: 998 of 1,000 judged by math 3f2a (2 timeout); 0.01 s for half of them, 0.3 s for 99 %`."""
+    missing = ", ".join(f"{one[key]:,} {key}" for key in ("error", "timeout", "refused") if one[key])
+    half, most = (UNKNOWN if one[key] is None else shown(one[key]) for key in ("seconds_p50", "seconds_p99"))
+    told = f"{one['name']}: {one['ok']:,} of {one['asked']:,} judged by {one['scorer']} {one['version']}"
+    return f"{told}{f' ({missing})' if missing else ''}; {half} s for half of them, {most} s for 99 %"
 
 
 def _told(accuracy: Mapping[str, Any] | None) -> str:

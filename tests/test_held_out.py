@@ -14,7 +14,10 @@ from orchestrator.config import Pipeline
 from orchestrator.health import Watch, watch_of
 from orchestrator.health_config import Health
 from orchestrator.held_out import HELD_OUT, HeldOut, chosen, facts, gap_of, is_held_out
+from orchestrator.history import read_history
 from orchestrator.load import read
+from orchestrator.progress import step_line, watched
+from orchestrator.report.verdict_charts import verdict_figures
 from orchestrator.run import DONE, FAILED, resume, run
 from policies.bad_input import BadInput
 from policies.trajectory import Producer, ScoreEntry
@@ -124,6 +127,13 @@ def test_no_context_hears_of_it():
     assert not is_held_out(ScoreEntry("reward", 1.0)) and not is_held_out(ScoreEntry("held_outside", 1.0))
 
 
+def test_progress_shows_what_is_known_and_not_nothing():
+    row = {"step": 1, "unknown_share": 0.25, "held_out_mean": float("nan"), "held_out_gap": -0.125}
+    assert watched(row) == {"unknown": "unknown_share", "gap": "held_out_gap"}
+    assert "unknown_share=0.25 held_out_gap=-0.125" in step_line(row, 4, math.nan)
+    assert watched({"step": 1, "unknown_share": 0.0, "held_out_gap": None}) == {}
+
+
 # ---------------------------------------------------------------- whole runs
 
 
@@ -169,6 +179,8 @@ def test_a_run_whose_verifier_breaks_ends_with_its_name_and_examples(tmp_path: P
     assert failed["message"].count("LookupError: no rule for") == 3
     kinds = [(one["kind"], one.get("name")) for one in events if one["kind"] == "scorer_failing"]
     assert ("scorer_failing", "reward") in kinds and ("scorer_failing", "rule") in kinds
+    shown = verdict_figures(read_history(tmp_path / "run"))["unknown"]
+    assert {trace["name"]: trace["y"] for trace in shown["data"]} == {"reward": [1.0, 1.0], "rule": [1.0, 1.0]}
     (tally,) = [one for one in rows(tmp_path / "run", "metrics")[1]["scorers"] if one["name"] == "rule"]
     assert tally["counts"] == {"error": 16}
 
@@ -190,6 +202,16 @@ def test_a_run_keeps_the_held_out_score_beside_and_resumes_with_it(tmp_path: Pat
     again = watch_of(Pipeline.model_validate(json.loads(file.read_text())))
     again.remember(steps)
     assert again.drift.first.responses == sum(one["gap"]["responses"] for one in steps)
+    summary = json.loads((out / "summary.json").read_text())
+    (reward,) = [one for one in summary["scorers"] if one["name"] == "reward"]
+    assert (reward["asked"], reward["ok"], reward["scorer"]) == (64, 64, "format") and reward["seconds_p99"] > 0
+    page = (out / "report.html").read_text()
+    assert "<h2>Verifiers</h2>" in page and page.count("<td>held_out</td>") == 1
+    figures = verdict_figures(read_history(out))
+    assert {"held out", "gap", "latency"} <= figures.keys() and "unknown" not in figures
+    bounds = {at: trace["y"] for at, trace in enumerate(figures["gap"]["data"])}
+    for low, high, middle in zip(bounds[0], bounds[1], bounds[2], strict=True):
+        assert low is None or low <= middle <= high
     assert resume(out, in_process=True) == DONE
 
 

@@ -20,6 +20,7 @@ from orchestrator.report.gradient_charts import gradient_figures
 from orchestrator.report.origins import COLOURS
 from orchestrator.report.samples import Sample, load, ordered, steps_of, told_of
 from orchestrator.report.traces import Figure
+from orchestrator.report.verdict_charts import verdict_figures
 from orchestrator.report.visible import visible
 from orchestrator.summary import PARTS, responses_by_strand, summarise
 from policies.trajectory import Origin
@@ -54,6 +55,7 @@ def context(history: History) -> dict[str, Any]:
         "figures": figures(history),
         "decision_figures": decision_figures(history),
         "gradient_figures": gradient_figures(history),
+        "verdict_figures": verdict_figures(history),
         "ways": [(stage, strand, way) for (stage, strand), way in responses_by_strand(history.steps).items()],
         "parts": (*PARTS, "other"),
         "decisions": history.decisions[-MOST_ROWS:],
