@@ -21,6 +21,7 @@ from policies.prompt import Message as Turn
 from policies.tokens import Tokenizer
 from policies.trajectory import FinishReason, Int32, Sampling
 from verifiers.background import Background
+from verifiers.scalar_folder import fingerprint
 from verifiers.served import Message, Reply
 
 AT_ONCE = 32
@@ -39,7 +40,8 @@ class JudgeReplica:
     def __init__(self, path: str, config: Judge) -> None:
         """Loads the folder's model and tokenizer; ValueError for a folder that is none."""
         folder = Path(path)
-        self._speech, self._folder = Speech.of(folder), folder
+        self._speech = Speech.of(folder)
+        self._identity = f"{folder.name}@{fingerprint(folder)}"
         said = read_json(folder / "config.json")
         longest = said.get("max_position_embeddings")
         context = min(config.context, longest) if isinstance(longest, int) else config.context
@@ -88,8 +90,8 @@ class JudgeReplica:
         return [replies[at] for at in range(len(conversations))]
 
     def identity(self) -> str:
-        """Which model: its folder's name, and a digest of what is in it."""
-        return fingerprint(self._folder)
+        """Which model: its folder's name, and a fingerprint of what is in it."""
+        return self._identity
 
     def close(self) -> None:
         """Free the model."""
@@ -145,15 +147,6 @@ class Speech:
         first, second, *rest = turns  # a template without a system turn: its words go before the user's
         together = Turn(second.role, f"{first.content}\n\n{second.content}")
         return self.tokenizer.encode(self.tokenizer.rendered([together, *rest], reply=True))
-
-
-def fingerprint(folder: Path) -> str:
-    """The folder's name with a digest of its config and tokenizer, and of its weight files by name and size."""
-    digest = hashlib.blake2s(digest_size=8)
-    for one in sorted((*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja"))):
-        digest.update(f"{one.name} {one.stat().st_size}\n".encode())
-        digest.update(b"" if one.suffix == ".safetensors" else one.read_bytes())
-    return f"{folder.name}@{digest.hexdigest()}"
 
 
 def added_tokens(tokenizer: Tokenizer) -> dict[str, int]:

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from actors.config import Judge
-from actors.judge_replica import JudgeReplica, Speech, added_tokens, cache_bytes, escaped, fingerprint
+from actors.judge_replica import JudgeReplica, Speech, added_tokens, cache_bytes, escaped
 from policies.config import TinyModel
 from policies.model_folder import materialise, tiny_config
 from policies.models import build as build_model
@@ -132,11 +134,15 @@ def test_escaping_leaves_other_text_alone(folder: Path) -> None:
     assert escaped("a < b | c > d <im_end> \\", added) == "a < b | c > d <im_end> \\"
 
 
-def test_the_identity_changes_with_the_folder(tmp_path: Path, folder: Path, judge: JudgeReplica) -> None:
-    assert judge.identity() == fingerprint(folder)
-    assert (
-        len({fingerprint(folder), *(fingerprint(chat_folder(tmp_path / "a", one)) for one in (CHATML, NO_SYSTEM))}) == 3
-    )
+def test_the_identity_changes_with_the_weights(tmp_path: Path, folder: Path, judge: JudgeReplica) -> None:
+    other = shutil.copytree(folder, tmp_path / folder.name)
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    replica = JudgeReplica(str(other), Judge(threads=1, context=2048))
+    assert replica.identity() != judge.identity()
+    assert replica.identity().partition("@")[0] == judge.identity().partition("@")[0] == folder.name
+    replica.close()
 
 
 def test_the_cache_is_worked_out_from_the_shape() -> None:
