@@ -202,18 +202,19 @@ def _numbers(answer: Written, wanted: Written, tolerance: float) -> Score | None
     expected = plain_numbers.read(wanted.text)
     if expected is None:
         return None
-    text = answer.text
-    if expected.places:  # then a comma in the answer can only be the decimal one
-        text = plain_numbers.decimal_comma(text) or text
-    found = plain_numbers.read(text)
-    if found is None:
+    ways = [answer.text]
+    if expected.places and (pointed := plain_numbers.decimal_comma(answer.text)):
+        ways.append(pointed)
+    found = [number for way in ways if (number := plain_numbers.read(way))]
+    if not found:
         return _no_number(answer.text, expected)
-    same = plain_numbers.same_with_percent((found, answer.percent), (expected, wanted.percent), tolerance)
+    to = (expected, wanted.percent)
+    same = any(plain_numbers.same_with_percent((number, answer.percent), to, tolerance) for number in found)
     return answers.right() if same else answers.wrong("another number")
 
 
 def _no_number(text: str, expected: plain_numbers.Number) -> Score | None:
-    if APART.search(text) or len(brackets.split(text)) > 1:
+    if APART.search(text) or brackets.shape(text):
         return answers.wrong("several numbers")
     if UNWORKED.search(text) and not expected.approximate:
         return answers.wrong("arithmetic that is not worked out")
@@ -224,7 +225,11 @@ def _no_number(text: str, expected: plain_numbers.Number) -> Score | None:
 
 def _algebra(answer: Written, wanted: Written) -> Score | Question:
     fault = brackets.fault(answer.text, wanted.text)
-    return answers.wrong(fault) if fault else Question(answer.latex, wanted.latex)
+    if fault:
+        return answers.wrong(fault)
+    number = plain_numbers.read(wanted.text)
+    plain = number is not None and number.places is None and not wanted.percent
+    return Question(answer.latex, plain_numbers.latex(number) if number and plain else wanted.latex)
 
 
 def preload(_: str) -> None:

@@ -149,6 +149,12 @@ def same_with_percent(answer: tuple[Number, bool], expected: tuple[Number, bool]
     return (wanted_percent or whole) and same(found, wanted, tolerance)
 
 
+def latex(number: Number) -> str:
+    """The number as algebra reads it."""
+    value = number.value
+    return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
 def decimal_comma(text: str) -> str | None:
     """`2,74` as `2.74`; None for another text."""
     return text.replace(",", ".") if COMMA.fullmatch(text) else None
