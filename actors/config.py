@@ -46,7 +46,8 @@ class Scorer(Strict):
 
     replicas: Annotated[int, Field(ge=1)] = 1
     timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds for one batch of verdicts; past it the batch is judged `timeout`, not wrong."""
+    """Seconds of judging that a step's verdicts may take of each scorer; what is not begun by then is judged `timeout`,
+    not wrong. A scorer that does not come back 15 s later is replaced."""
 
 
 class Frozen(Strict):

@@ -256,6 +256,8 @@ def _actors(pipeline: Pipeline, stages: tuple[StagePlan, ...]) -> dict[str, str]
         "rollout": f"{rollout.replicas} x {rollout.engine}{_gpus(rollout.gpus)}",
         "scorer": f"{given.scorer.replicas} x {pipeline.verifier.kind}",
     }
+    if pipeline.held_out_verifier is not None:
+        found["held-out"] = f"{given.scorer.replicas} x {pipeline.held_out_verifier.kind}, which nothing trains on"
     for name in dict.fromkeys(learner.name for stage in stages for learner in stage.learners):
         found[name] = f"{learner.replicas} x {learner.engine}, a co-learner with a scalar head"
     if any("frozen" in view.supplier for stage in stages for view in stage.views):
