@@ -18,7 +18,8 @@ from orchestrator.cli import app
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = str(ROOT / "examples" / "quickstart.yaml")
 COMMANDS = [
-    *["check", "run", "resume", "report", "show", "query", "recipes", "submit", "manifest", "import-model", "doctor"]
+    *["check", "run", "resume", "report", "show", "query", "label"],
+    *["recipes", "submit", "manifest", "import-model", "doctor"],
 ]
 
 

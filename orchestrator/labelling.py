@@ -1,0 +1,209 @@
+"""`braid label`: a finished run's responses become rows with a label for each step, which `labels` reads.
+
+A run whose steps were labelled by completions has the labels in its ledger. Of another run the newest checkpoint
+completes every step of every response now, and the run's verifier judges the completions.
+"""
+
+import asyncio
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from actors import cluster, in_process
+from actors.pool import RolloutPool
+from actors.sampler import SamplerReplica
+from orchestrator.build import Inputs, read_inputs
+from orchestrator.config import Pipeline
+from orchestrator.label_config import StepLabels
+from orchestrator.load import read
+from orchestrator.needs import STEP
+from orchestrator.processes import environment, threads
+from orchestrator.run import HERE
+from orchestrator.run_directory import RunDirectory
+from orchestrator.scorers import scorers
+from orchestrator.step_labels import StepLabeller
+from policies import checkpoint
+from policies.arrow import from_table
+from policies.bad_input import refuse
+from policies.prompt import Prompt
+from policies.tokens import Tokenizer
+from policies.trajectory import Producer, ScoreEntry, Trajectory
+
+CHUNK = 256
+"""Responses labelled at a time: a deadline is for a call. A group is not parted, for its prefixes are asked once."""
+
+SAMPLED = (Producer.ROLLOUT, Producer.REVISION)
+BAD = "\ufffd"
+"""Stands in a text for bytes that are no character."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of the responses."""
+
+    rows: int
+    steps: int
+    left_out: int
+    """Without a verdict, or with bytes that are no text."""
+    completions: int
+    tokens: int
+    separator: str
+    """What `labels.separator` must say to read the file."""
+
+
+def label(
+    directory: Path, out: Path, sets: Sequence[str] = (), *, limit: int | None = None, in_process: bool = False
+) -> Written:
+    """Write the newest `limit` responses' labelled steps as JSON lines; BadInput where there is nothing to label.
+
+    `sets` change the run's pipeline: `step_labels.completions=16` and the like; with any, labels in the ledger are not
+    enough. The labels are shares of right completions, whatever the run's `step_labels.kind`.
+    """
+    if out.exists():
+        refuse([f"--out: exists and is not overwritten (got '{out}'); choose another"])
+    home = RunDirectory.open(directory)
+    pipeline = read(home.config, [*sets, *(HERE if in_process else ())], checked=False)
+    labels = (pipeline.step_labels or StepLabels()).model_copy(update={"kind": "monte_carlo", "writer": "learner"})
+    inputs = read_inputs(pipeline, home.root, home.root)
+    found = list(islice(responses(home), limit))
+    if not found:
+        refuse([f"{home.trajectories}: holds no response that a policy sampled; give a run with rollouts"])
+    completions = tokens = 0
+    if sets or not any(_labelled(one) for one in found):
+        found, completions, tokens = asyncio.run(_complete(home, pipeline, inputs, (labels, in_process), found))
+    by_id, cut = inputs.train.by_id, labels.steps
+    separator = cut.separator if cut.at == "separator" and isinstance(cut.separator, str) and not cut.size else ""
+    known = [one for one in found if one.prompt_id in by_id and _labelled(one)]
+    rows = [row for one in known if (row := row_of(one, by_id[one.prompt_id], inputs.tokenizer, separator))]
+    _write(out, rows)
+    steps = sum(len(row["labels"]) for row in rows)
+    return Written(len(rows), steps, len(found) - len(rows), completions, tokens, separator)
+
+
+def responses(home: RunDirectory) -> Iterator[Trajectory]:
+    """What the learner sampled, newest step first, each once."""
+    for file in sorted(home.trajectories.glob("step=*.parquet"), reverse=True):
+        yield from (one for one in from_table(pq.read_table(file)) if one.producer in SAMPLED and one.sampling)
+
+
+def _steps(one: Trajectory) -> list[ScoreEntry]:
+    return [entry for entry in one.scores if entry.name == STEP and entry.start is not None]
+
+
+def _labelled(one: Trajectory) -> bool:
+    """Whether completions have labelled any of its steps, or its outcome does."""
+    own = _steps(one)
+    return any(entry.scorer.startswith("monte_carlo") and entry.status == "ok" for entry in own)
+
+
+# ---------------------------------------------------------------- rows
+
+
+def row_of(one: Trajectory, prompt: Prompt, tokenizer: Tokenizer, separator: str) -> dict[str, Any] | None:
+    """A row of step labels (docs/data.md); None where a step's bytes are no text. A step without a label has null.
+
+    The reader puts `separator` after each step, so that a step is written without the one that ends it.
+    """
+    own = _steps(one)
+    texts = [tokenizer.decode(one.tokens[entry.start : entry.end]).removesuffix(separator) for entry in own]
+    if any(BAD in text or not text.strip() for text in texts):
+        return None
+    said: Any = prompt.text
+    if prompt.messages:
+        said = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    labels = [None if math.isnan(entry.value) else entry.value for entry in own]
+    return {"prompt": said, "completions": texts, "labels": labels, "response": one.id}
+
+
+def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """All rows or no file."""
+    aside = out.with_name(f".{out.name}.tmp")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with aside.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(out)
+
+
+# ---------------------------------------------------------------- completions
+
+
+async def _complete(
+    home: RunDirectory,
+    pipeline: Pipeline,
+    inputs: Inputs,
+    how: tuple[StepLabels, bool],
+    found: Sequence[Trajectory],
+) -> tuple[list[Trajectory], int, int]:
+    """The responses with labels by completions of the newest checkpoint; how many those were, and their tokens."""
+    labels, here = how
+    newest = checkpoint.newest(home.checkpoints).path
+    if newest is None:
+        refuse([f"{home.checkpoints}: no good checkpoint whose model could complete the steps"])
+    assert newest is not None, "refused"
+    hold = (in_process.start if here else cluster.start)(f"{home.root.name}-label")
+    try:
+        writer = _pool(pipeline, hold, newest / "model")
+        judges = scorers(pipeline, hold, _tell)
+        for actor in (*writer.replicas, *judges.actors):
+            deadline = pipeline.resources.deadlines.start
+            await cluster.wait(actor.ready(), deadline=deadline, what=f"starting {actor.name}", actor=actor.name)
+        known = inputs.train.by_id
+        labeller = StepLabeller(labels, writer, judges.reward, known, inputs.tokenizer, pipeline.seed)
+        asked = [one for one in found if one.prompt_id in known]
+        parts = [await labeller.label(chunk) for chunk in _chunks(asked)]
+    finally:
+        hold.stop()
+    made = {one.id: one for part in parts for one in part.trajectories}
+    whole = [made.get(one.id, replace(one, scores=())) for one in found]
+    return whole, sum(part.completions for part in parts), sum(part.tokens for part in parts)
+
+
+def _chunks(found: Sequence[Trajectory]) -> Iterator[list[Trajectory]]:
+    """In chunks of about CHUNK, groups whole."""
+    groups: dict[str, list[Trajectory]] = {}
+    for one in found:
+        groups.setdefault(one.group_id or one.id, []).append(one)
+    chunk: list[Trajectory] = []
+    for members in groups.values():
+        if chunk and len(chunk) + len(members) > CHUNK:
+            yield chunk
+            chunk = []
+        chunk += members
+    if chunk:
+        yield chunk
+
+
+def _pool(pipeline: Pipeline, hold: cluster.Hold, folder: Path) -> RolloutPool:
+    """The rollout engines, serving the folder's weights."""
+    config, deadlines = pipeline.resources.rollout, pipeline.resources.deadlines
+    count = threads(config.threads, config.replicas, pipeline.model)
+
+    def spawn(index: int) -> cluster.Actor:
+        return hold.spawn(
+            SamplerReplica,
+            str(folder),
+            pipeline.model,
+            config.model_copy(update={"threads": count}),
+            pipeline.model.context,
+            pipeline.name,
+            "folder",
+            role="rollout",
+            index=index,
+            gpus=config.gpus,
+            env=environment(count, config.engine, config.gpus),
+        )
+
+    return RolloutPool(spawn, [spawn(index) for index in range(config.replicas)], deadlines, _tell, hold.kill)
+
+
+def _tell(kind: str, **facts: Any) -> None:
+    print(f"{kind}: {', '.join(f'{key} {value}' for key, value in facts.items())}")
