@@ -13,10 +13,13 @@ from orchestrator.collect import Collector, Recipe
 from orchestrator.config import RecipeChoice, Stage
 from orchestrator.controls import Control, Scope, StepPlan, initial, plan_step
 from orchestrator.controls.config import Buffer, Constant, Gate, Ladder, Prefix, Scaffold, ZeroVariance
+from orchestrator.label_config import StepLabels
 from orchestrator.records import Collected, Member
-from policies.config import ConstantCredit, GroupCredit, Point, Source, Strand, Term, TinyModel
+from orchestrator.step_labels import StepLabeller
+from policies.config import ConstantCredit, GroupCredit, Point, ProcessCredit, Source, Strand, Term, TinyModel
 from policies.model_folder import materialise
 from policies.prompt import Prompt
+from policies.step_config import StepCut
 from policies.tokens import Tokenizer
 from policies.trajectory import Origin, Producer, Trajectory
 from tests.fakes import FakeSampler, FakeScorer, prompt, trajectory
@@ -94,6 +97,23 @@ def members(collected: Collected, index: int) -> list[Member]:
 
 def text(tokenizer: Tokenizer, context: Any) -> str:
     return tokenizer.decode(context)
+
+
+# ---------------------------------------------------------------- step labels
+
+
+def test_steps_are_labelled_for_the_strands_that_read_them_and_counted(tokenizer: Tokenizer) -> None:
+    world = World(tokenizer, (strand("stepwise", credit=ProcessCredit()), strand("whole")))
+    by_id, cut = {one.id: one for one in world.prompts()}, StepCut(at="length", size=3)
+    prover = FakeSampler(version=9)
+    labeller = StepLabeller(StepLabels(completions=3, steps=cut), prover, FakeScorer(), by_id, tokenizer, 3)
+    collected = world.collect(labeller=labeller)
+    assert [[e.end for e in one.trajectory.scores if e.name == "step"] for one in members(collected, 0)] == [[3, 4]] * 4
+    assert not any(e.name == "step" for one in members(collected, 1) for e in one.trajectory.scores)
+    assert len(prover.asked) == collected.labels.completions == 2 * 3, "a group's responses are alike here"
+    assert collected.labels.tokens == 6 * 4 and collected.tokens_generated == 8 * 4
+    assert collected.labels.seconds > 0
+    assert not world.collect().labels.completions
 
 
 # ---------------------------------------------------------------- rounds
