@@ -47,9 +47,10 @@ def outputs(head: ScalarHead, exchanges: list[Exchange]) -> list[float]:
 
 
 @pytest.mark.parametrize("pad", [0, 2, None, 201])
-def test_a_conversation_is_read_where_transformers_reads_it(pad: int | None, tmp_path: Path):
+@pytest.mark.parametrize("template", [CHATML, CHATML.replace("'<|im_end|>\n'", "'<|im_end|>'")], ids=["line", "end"])
+def test_a_conversation_is_read_where_transformers_reads_it(template: str, pad: int | None, tmp_path: Path):
     """Pad tokens that end the text, that stand inside it, or that there are none of."""
-    folder = classifier_folder(tmp_path, pad_token_id=pad)
+    folder = classifier_folder(tmp_path, template=template, pad_token_id=pad)
     model, tokenizer = transformers_of(folder)
     pairs = texts(12)
     said = outputs(ScalarHead(str(folder)), [asks(*pair) for pair in pairs])
@@ -163,6 +164,8 @@ def test_batches_keep_to_their_budget_and_hold_every_text_once():
     lengths = [len(one.ids) for batch in found for one in batch]
     assert lengths == sorted(lengths)
     assert len(found) < 60, "texts share batches"
+    ordered = sorted(made, key=lambda one: one.ids)
+    assert list(batches(ordered, 128)) == list(batches(reversed(ordered), 128)) == found
 
 
 def test_equal_texts_are_read_once(folder: Path):

@@ -6,7 +6,7 @@ the texts does not change what is read together, nor the padding an output. Axes
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ class ScalarHead:
         return torch.tensor(rows, device=self._device), torch.tensor(mask, device=self._device), given
 
 
-def batches(texts: set[Framed], most: int) -> Iterator[list[Framed]]:
+def batches(texts: Iterable[Framed], most: int) -> Iterator[list[Framed]]:
     """The texts by rising length, for the most verdicts in time, at most `most` tokens with padding in a batch."""
     batch: list[Framed] = []
     for one in sorted(texts, key=lambda one: (len(one.ids), one.ids, one.at)):
