@@ -75,6 +75,7 @@ def test_a_valid_verdict(reply: str, shape: Shape, values: tuple[float, ...], cr
         (sealed(met={"1": "yes", "2": "no"}), Checks(2), "true or false of each"),
         (sealed(met=[True, True]), Checks(2), "other keys or values"),
         (json.dumps({"verdict": {"seal": SEAL, "score": 5}}), FIVE, "no verdict"),
+        (f"<think>Perhaps {sealed(score=5)}", FIVE, "never ended its thought"),
         ("x" * (LONGEST + 1), FIVE, "more than"),
         ("{" * LONGEST, FIVE, "more than"),
         ('{"a":' * 9_000, FIVE, "more than"),

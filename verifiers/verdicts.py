@@ -88,6 +88,8 @@ def read(reply: str, seal: str, shape: Shape) -> Verdict | Fault:
     if len(reply) > LONGEST or reply.count("{") > MOST_BRACES:
         return Fault(f"the judge wrote more than {LONGEST} characters, or more than {MOST_BRACES} braces")
     said = FENCE_END.sub("", THOUGHT.sub("", reply)).rstrip()
+    if said.lstrip().startswith("<think>"):
+        return Fault("the judge never ended its thought")
     found = [one for one in objects(said) if isinstance(one.content, dict) and KEYS & one.content.keys()]
     if not found:
         declined = DECLINED.match(said.lstrip())
