@@ -311,6 +311,7 @@ def test_what_is_killed_or_stopped_costs_only_its_own_answer(kind, of, number):
         while len(hits) < 3 and time.monotonic() - began < 100:
             scores += verifier.score_many(batch(kind, 8 if kind == "program" else 100))
     assert time.monotonic() - began < 160
+    scores += verifier.score_many(batch(kind, 4))  # one that was stopped at rest costs the next it is asked
     after = verifier.score_many(batch(kind, 4))
     verifier.close()
     assert {score.passed for score in scores} <= {True, None}
