@@ -27,6 +27,7 @@ from policies.reduce import normalisers
 from policies.trajectory import Float32, Int32, Trajectory
 from verifiers.environment_config import TOLD
 from verifiers.grader import Asked
+from verifiers.served import MESSAGES
 
 RETRIES = 2
 """Times that a dead replica's share is asked again before the run gives up."""
@@ -112,17 +113,19 @@ class RolloutPool:
 
 def asked(one: Trajectory, prompt: Prompt) -> Asked:
     """A response as the scorer takes it."""
-    return Asked(one.id, prompt.text, one.text, prompt.reference, one.group_id, told(one))
+    return Asked(one.id, prompt.text, one.text, prompt.reference, one.group_id, told(one, prompt))
 
 
-def told(one: Trajectory) -> str:
-    """As JSON, what is known of a response before it is judged: what its environment said."""
+def told(one: Trajectory, prompt: Prompt) -> str:
+    """As JSON, what is known of a response before it is judged: its conversation, and what its environment said."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
+    found: dict[str, Any] = {MESSAGES: turns} if turns else {}
     whole = next((entry for entry in one.scores if entry.name == TOLD), None)
-    if whole is None:
-        return "{}"
-    last = next((entry.value for entry in reversed(one.scores) if entry.name == "turn"), math.nan)
-    said = {"value": whole.value, "last": last, "passed": whole.passed, "status": whole.status, "reason": whole.reason}
-    return json.dumps({TOLD: said})
+    if whole is not None:
+        last = next((entry.value for entry in reversed(one.scores) if entry.name == "turn"), math.nan)
+        known = {"value": whole.value, "last": last, "passed": whole.passed}
+        found[TOLD] = known | {"status": whole.status, "reason": whole.reason}
+    return json.dumps(found)
 
 
 @dataclass(slots=True)

@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from actors.pool import asked
+from actors.scorer import ScorerReplica
+from policies.prompt import Message as Turn
+from tests.fakes import prompt, trajectory
 from tests.judging_models import asks, classifier_folder, texts
 from verifiers.grader import Item
+from verifiers.model_config import RewardModelVerifier
 from verifiers.preference_model import ALONE, both
 from verifiers.scalar_model import ScalarHead
 from verifiers.score import Score, Status
@@ -203,3 +208,16 @@ def test_a_real_model_agrees_with_its_own_differences(tmp_path: Path):
     for at, score in enumerate(found):
         others = [one for other, one in enumerate(values) if other != at]
         assert score.value == pytest.approx(sum(odds(values[at] - one) for one in others) / len(others), abs=1e-4)
+
+
+def test_a_runs_conversation_reaches_the_model_whole():
+    """What the user said last is the prompt's text; a reward model reads all of it."""
+    model, told = (
+        Numbers(),
+        (Turn("system", "be brief"), Turn("user", "hi"), Turn("assistant", "yes?"), Turn("user", "q")),
+    )
+    of = replace(prompt("p"), text="q", messages=told)
+    scorer = ScorerReplica(RewardModelVerifier(path=PATH), models={f"reward:{PATH}": model})
+    (entries,) = scorer.score([asked(replace(trajectory("t", 3), text="2"), of)])
+    assert entries[0].value == 2
+    assert [(one.role, one.content) for one in model.asked[0].messages] == [(one.role, one.content) for one in told]

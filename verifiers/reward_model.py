@@ -11,7 +11,7 @@ from verifiers.kinds import Tools
 from verifiers.model_config import RewardModelVerifier
 from verifiers.scalar_model import model_for
 from verifiers.score import Score, Status
-from verifiers.served import Exchange, Framing, Message, Reading, ScalarModel
+from verifiers.served import MESSAGES, Exchange, Framing, Message, Reading, ScalarModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def open_grader(own: RewardModelVerifier, tools: Tools) -> Grader:
 
 def exchange(item: Item, framing: Framing) -> Exchange:
     """The item as the model reads it: its conversation where one is told, else the prompt as one user's turn."""
-    turns: Any = item.told.get("messages") or ({"role": "user", "content": item.prompt},)
+    turns: Any = item.told.get(MESSAGES) or ({"role": "user", "content": item.prompt},)
     return Exchange(tuple(Message(one["role"], one["content"]) for one in turns), item.response, framing)
 
 

@@ -44,6 +44,9 @@ class Reply:
     """The model, or who serves it, declined: `reason` says how."""
 
 
+MESSAGES = "messages"
+"""Key in `Item.told`: the conversation before the response, [{role, content}, ...], where it is more than a prompt."""
+
 Framing = Literal["folder", "conversation", "reply", "text"]
 """How prompt and response become the tokens that the model reads.
 
