@@ -1,5 +1,6 @@
 r"""What holds of every answer and reference: by hypothesis, with exact fractions and math-verify itself as oracles."""
 
+import re
 import time
 from fractions import Fraction
 
@@ -111,12 +112,12 @@ def test_a_repeating_decimal_is_the_limit_of_its_decimals(whole, fixed, again):
     st.data(),
 )
 def test_plain_numbers_are_judged_as_math_verify_judges_them(value, other, same, data):
-    """The oracle is a library that knows nothing of our grammar. It reads no `200e-2`, `1 1/2` or `x.` in a box."""
-    plain = [form for form in forms(value, 3) if "e-" not in form and " " not in form and "cm" not in form]
-    reference = data.draw(st.sampled_from([form for form in plain if not form.endswith(".") and "$" not in form]))
-    answers = forms(value if same else other, 7)
-    answer = data.draw(st.sampled_from([form for form in answers if "$" not in form and "e-" not in form]))
-    assume(not answer.endswith(".") and "cm" not in answer and (" " not in answer or "times" in answer))
+    """The oracle knows nothing of our grammar; it does not read every form in it."""
+    unread = ("e-", "$", "cm", r"\,", r"\!")
+    known = [form for form in forms(value, 3) if not any(part in form for part in unread) and not form.endswith(".")]
+    reference = data.draw(st.sampled_from([form for form in known if " " not in form]))
+    answers = [form for form in forms(value if same else other, 7) if not any(part in form for part in unread)]
+    answer = data.draw(st.sampled_from([form for form in answers if not re.search(r"\.$|\d \d", form)]))
     assert verdict(answer, reference) == equal(answer, reference)
 
 

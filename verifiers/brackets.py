@@ -6,6 +6,7 @@ math-verify reads a pair in round brackets as an open interval and takes the set
 import re
 
 OPEN, CLOSE = "({[", ")}]"
+UNORDERED = ("list", r"\{\}")
 TOKEN = re.compile(r"\\[{}]|\\.|.", re.DOTALL)
 BASE = re.compile(r"(?<![A-Za-z}])(?:\d+|\([\dA-F]+\))\s*_\s*\{?\s*(\d{1,2})\s*\}?\s*$")
 
@@ -39,6 +40,16 @@ def shape(text: str) -> str:
     return tokens[0] + tokens[-1]
 
 
+def parts(text: str) -> list[str]:
+    """The values of a list, or between the brackets; the text alone where it is one value."""
+    text = text.strip()
+    if len(split(text)) > 1 or not shape(text):
+        return split(text)
+    opening = 2 if text.startswith("\\") else 1
+    closing = 2 if text[:-1].endswith("\\") else 1
+    return split(text[opening : len(text) - closing])
+
+
 def _whole(tokens: list[str]) -> bool:
     """Whether the first bracket closes with the last token."""
     depth = 0
@@ -52,8 +63,7 @@ def _whole(tokens: list[str]) -> bool:
 def fault(answer: str, expected: str) -> str:
     """Why the answer is another kind of thing than the reference, or nothing."""
     found, wanted = shape(answer), shape(expected)
-    loose = ("list", r"\{\}")
-    if found and wanted and found != wanted and not (found in loose and wanted in loose):
+    if found and wanted and found != wanted and not (found in UNORDERED and wanted in UNORDERED):
         return f"{_said(found)} where {_said(wanted)} is asked"
     if wanted in ("()", "[)", "(]", "[]") and not found and len(split(answer)) != len(split(expected)):
         return f"{_said('list')} where {_said(wanted)} is asked"

@@ -9,10 +9,11 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from verifiers import answers, bombs, brackets, choices, config, notation, plain_numbers, units
+from verifiers import answers, bombs, brackets, choices, config, notation, plain_numbers, solution_sets, units
 from verifiers.grader import Grader, Item, in_threads
 from verifiers.kinds import Tools
 from verifiers.notation import Written
@@ -26,7 +27,7 @@ NAME = r"(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?(?:\([a-z]\))?|\(\s*[a-z](?:\s*,\s*
 NAMED = re.compile(rf"\s*(?P<name>{NAME})\s*(?:=|\\approx(?![a-z]))(?P<value>[^=]+)\Z")
 """`x = 3` names its value; `4 = 3` does not."""
 
-RELATION = re.compile(r"=|\\approx|\\equiv|\\sim\b|\\to\b|\\neq?\b")
+RELATION = re.compile(r"=|\\approx|\\equiv|\\sim\b|\\to\b")
 UNWORKED = re.compile(
     r"[+*!^|]|(?<=[\w)}])\s*-|/.*/|\\frac.*\\frac|[\d)]\s*\("
     r"|\\(?:cdot|times|div|sqrt|[dt]?binom|log|ln|exp|sin|cos|tan|sum|prod|int|lim|pm|[lg]cm|gcd|max|min|det|[lr]?vert|lfloor"
@@ -216,6 +217,8 @@ def _numbers(answer: Written, wanted: Written, tolerance: float) -> Score | None
 def _no_number(text: str, expected: plain_numbers.Number) -> Score | None:
     if APART.search(text) or brackets.shape(text):
         return answers.wrong("several numbers")
+    if notation.INEQUALITY.search(text):
+        return answers.wrong("an inequality where a number is asked")
     if UNWORKED.search(text) and not expected.approximate:
         return answers.wrong("arithmetic that is not worked out")
     if not any(sign.isdigit() for sign in text) and not expected.approximate:
@@ -227,9 +230,30 @@ def _algebra(answer: Written, wanted: Written) -> Score | Question:
     fault = brackets.fault(answer.text, wanted.text)
     if fault:
         return answers.wrong(fault)
+    same = _of_numbers(answer, wanted)
+    if same is not None:
+        return answers.right() if same else answers.wrong("other numbers")
     number = plain_numbers.read(wanted.text)
     plain = number is not None and number.places is None and not wanted.percent
     return Question(answer.latex, plain_numbers.latex(number) if number and plain else wanted.latex)
+
+
+def _of_numbers(answer: Written, wanted: Written) -> bool | None:
+    """Whether two pairs, intervals, lists or sets of plain numbers are the same; None for others."""
+    kind = brackets.shape(wanted.text)
+    if not kind or not brackets.shape(answer.text):
+        return None
+    found, expected = (_exact(brackets.parts(one.text)) for one in (answer, wanted))
+    if found is None or expected is None:
+        return None
+    return set(found) == set(expected) if kind in brackets.UNORDERED else found == expected
+
+
+def _exact(texts: list[str]) -> list[Fraction] | None:
+    numbers = [plain_numbers.read(text) for text in texts]
+    if any(number is None or number.approximate for number in numbers):
+        return None
+    return [number.value for number in numbers if number]
 
 
 def preload(_: str) -> None:
@@ -250,6 +274,8 @@ def equal(answer: str, reference: str, tolerance: float = 0.0) -> bool:
     gold, found = _gold(reference), _parsed(answer)
     rounding = plain_numbers.DECIMALS
     if verify(gold, found, float_rounding=rounding, allow_set_relation_comp=True, timeout_seconds=None):
+        return True
+    if found and solution_sets.same(found[0], gold[0]):
         return True
     return tolerance > 0 and _near(found, gold, tolerance)
 

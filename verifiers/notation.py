@@ -61,6 +61,9 @@ PATTERNS = tuple(
 
 STYLE = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|bf)\s*\{([^{}]*)\}")
 CLOSED = re.compile(r"[({]([^(){},\[\]]*)[)}]")
+INEQUALITY = re.compile(r"[<>]|\\(?:l|g)(?:t|e|eq)(?![a-z])|\\neq?(?![a-z])")
+AND = re.compile(r"\\(?:text|mbox|mathrm)\s*\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z])")
+"""Between inequalities it is no comma: that is read as `or`."""
 ENDING = re.compile(r"(?<!\.)[.,;]$")
 PERCENT = re.compile(r"\s*(?:\\?%|(?:\\text\s*\{)?\s*(?:percentage|percent|per cent|pct)\s*\}?)$", re.IGNORECASE)
 
@@ -106,6 +109,8 @@ def read(text: str) -> Written:
     text = bare(text)
     for sign, to in REWRITTEN:
         text = text.replace(sign, to)
+    if INEQUALITY.search(text):
+        text = AND.sub(r" \\land ", text)
     for pattern, to in PATTERNS:
         text = pattern.sub(to, text)
     text = _unstyled(bare(text))

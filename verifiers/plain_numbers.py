@@ -17,7 +17,9 @@ LARGEST = 400
 WHOLE = r"(?:\d{1,3}(?:(?:,|\{,\}| )\d{3})+|\d+)"
 DECIMAL = rf"(?:{WHOLE}(?:\.\d*)?|\.\d+)"
 PART = r"\s*(-?\s*\d+(?:\.\d+)?)\s*"
-SLASH = rf"({DECIMAL})\s*/\s*({DECIMAL})"
+CLOSE = DECIMAL.replace(r"|\{,\}| )", r"|\{,\})")
+"""Without a space for a separator: `2 101/102` is a mixed number."""
+SLASH = rf"({CLOSE})\s*/\s*({CLOSE})"
 FRACTION = rf"\\frac\s*(?:\{{{PART}\}}|(\d))\s*(?:\{{{PART}\}}|(\d))"
 TEN = r"10\s*\^\s*(?:\{\s*([-+]?\s*\d{1,4})\s*\}|(\d))"
 
@@ -29,7 +31,7 @@ FORMS = tuple(
         ("fraction", FRACTION),
         (
             "mixed",
-            rf"({WHOLE})\s*(?:(?<=\d)\s+(\d+)\s*/\s*(\d+)|\\frac\s*\{{\s*(\d+)\s*\}}\s*\{{\s*(\d+)\s*\}}|\\frac\s*(\d)(\d))",
+            rf"({WHOLE})\s*(?:(?<=\d)\s+(0|[1-9]\d*)\s*/\s*(\d+)|\\frac\s*\{{\s*(\d+)\s*\}}\s*\{{\s*(\d+)\s*\}}|\\frac\s*(\d)(\d))",
         ),
         ("repeating", r"(\d*)\.(\d*)\\(?:overline|bar)\s*\{(\d+)\}"),
         ("exponent", r"(\d+(?:\.\d*)?)[eE]([-+]?\d{1,4})"),
