@@ -22,6 +22,9 @@ from tests.hostile_programs import GRADER, HONEST
 from tests.hostile_values import TEXTS, VALUES
 from tests.judge_cases import FENCED, SEAL
 from verifiers import Item, Status
+from verifiers.program_config import ProgramVerifier
+from verifiers.programs import Programs
+from verifiers.sandbox import Cgroups, Sandbox
 from verifiers.score import Score
 from verifiers.served import Reply
 
@@ -131,6 +134,21 @@ def test_partial_credit_gives_a_hostile_program_no_more_than_a_constant():
         assert score.passed is not True and not score.value > one.most, (one.name, score)
     assert all(score.passed for score in scores[len(hostile) :])
     assert max(score.value for score in scores[: len(hostile)]) > 0  # some constants do earn their share
+
+
+@pytest.mark.slow
+def test_the_machine_holds_without_control_groups_too():
+    """Where they cannot be written, as in most pods, each process has its limits and all of them a number."""
+    rows = mixed(MACHINE, HONEST, 4)
+    with baited() as bait:
+        before = descendants()
+        programs = Programs(ProgramVerifier(**CONFIG), Sandbox(WORKERS, Cgroups()))
+        items = [Item("", bait.filled(one.text), one.reference) for one in rows]
+        scores = programs.grade(items, time.monotonic() + 600)
+        left = descendants() - before
+        assert (bait.touched(), left) == ([], set())
+    for one, score in zip(rows, scores, strict=True):
+        assert score.passed is (one.threat == "honest") or score.status == Status.TIMEOUT, (one.name, score)
 
 
 # ---------------------------------------------------------------- the attacks are real
