@@ -277,3 +277,36 @@ OTHERS = [
         """,
     ),
 ]
+
+
+def written(name: str, threat: str, text: str) -> Hostile:
+    """A program in another language that writes "breached" if it came through."""
+    return Hostile(name, threat, f"```\n{text}\n```", ESCAPED)
+
+
+SCRIPTS = [
+    written("passwords, by a shell", "reads secrets", "cat /etc/shadow && echo breached"),
+    written("a fork bomb, by a shell", "fork bombs", "for i in $(seq 500); do sleep 20 & done && echo breached"),
+    written("a daemon, by a shell", "surviving daemons", "setsid nohup sleep 60 >/dev/null 2>&1 &\necho held"),
+    written("a mount, by a shell", "changes the machine", "mount -t tmpfs none /tmp && echo breached"),
+    written(
+        "a user's bit",
+        "changes the machine",
+        "cp /bin/sh x; chmod 4755 x; ./x -pc 'test $(id -u) = 0' && echo breached",
+    ),
+    written("a flood, by a shell", "output floods", "yes breached"),
+]
+SOURCES = [
+    written(
+        "passwords, included", "reads secrets", '#include "/etc/shadow"\nint main() { __builtin_puts("breached"); }'
+    ),
+    written(
+        "passwords, assembled",
+        "reads secrets",
+        'asm(".incbin \\"/etc/shadow\\"");\nint main() { __builtin_puts("breached"); }',
+    ),
+    written("a file that includes itself", "long texts", "#include __FILE__\nint main() {}"),
+    written("a file without end, included", "memory bombs", '#include "/dev/zero"\nint main() {}'),
+    written("a program of many gigabytes", "filling the disk", 'asm(".fill 1 << 36");\nint main() {}'),
+]
+"""Attacks on the build."""

@@ -17,7 +17,7 @@ from tests.baits import ROOT, baited, descendants
 from tests.hostile_answers import ANSWERS, EVALUATED, EVALUATING, TO_JUDGES
 from tests.hostile_answers import HONEST as RIGHT_ANSWERS
 from tests.hostile_load import FILES, KERNEL, LOAD
-from tests.hostile_machine import NETWORK, OTHERS, READING
+from tests.hostile_machine import NETWORK, OTHERS, READING, SCRIPTS, SOURCES
 from tests.hostile_programs import GRADER, HONEST
 from tests.hostile_values import TEXTS, VALUES
 from tests.judge_cases import FENCED, SEAL
@@ -134,6 +134,23 @@ def test_partial_credit_gives_a_hostile_program_no_more_than_a_constant():
         assert score.passed is not True and not score.value > one.most, (one.name, score)
     assert all(score.passed for score in scores[len(hostile) :])
     assert max(score.value for score in scores[: len(hostile)]) > 0  # some constants do earn their share
+
+
+SHELL = {**CONFIG, "run": ["sh", "main.sh"], "file": "main.sh"}
+BUILT = {**CONFIG, "build": ["g++", "-o", "program", "main.cpp"], "run": ["./program"], "file": "main.cpp"}
+
+
+@pytest.mark.parametrize(("config", "programs"), [(SHELL, SCRIPTS), (BUILT, SOURCES)], ids=["scripts", "builds"])
+def test_programs_and_builds_of_other_languages_earn_nothing(config, programs):
+    with baited() as bait:
+        before = descendants()
+        verifier = verifiers.build(config)
+        scores = verifier.score_many([Item("", bait.filled(one.text), one.reference) for one in programs])
+        verifier.close()
+        left = descendants() - before
+        assert (bait.touched(), left) == ([], set())
+    for one, score in zip(programs, scores, strict=True):
+        assert not score.passed and score.status in (Status.OK, Status.TIMEOUT) and readable(score), (one.name, score)
 
 
 @pytest.mark.slow
