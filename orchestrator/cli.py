@@ -235,14 +235,17 @@ def report(directory: Directory) -> None:
 def label(
     directory: Directory,
     out: Annotated[Path, typer.Option(help="JSON-lines file to write; it must not exist.", show_default=False)],
+    responses: Annotated[
+        Path | None, typer.Option(help="JSON lines {prompt, completion} to label in place of the run's responses.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Responses at most, newest first; all by default.")] = None,
     sets: Sets = [],  # noqa: B006
     in_process: InProcess = False,
 ) -> None:
     """Write a run's responses as rows with a label for each step, to train a process model on (`labels`, prm_training).
 
-    The labels are the ledger's, where the run found them by completions; else, or with --set, the newest checkpoint
-    completes every step now and the run's verifier judges.
+    The labels are the ledger's, where the run found them by completions; else, or with --set or --responses, the newest
+    checkpoint completes every step now and the run's verifier judges.
 
     Example: [bold]braid label runs/first --out labels.jsonl --set step_labels.completions=16[/]
     """
@@ -251,7 +254,7 @@ def label(
     RunDirectory.open(directory)
     from orchestrator.labelling import label as write_labels
 
-    done = write_labels(directory, out, sets, limit=limit, in_process=in_process)
+    done = write_labels(directory, out, sets, file=responses, limit=limit, in_process=in_process)
     print(f"{out}: {done.rows} responses, {done.steps} steps; {done.left_out} left out")
     print(f"{done.completions} completions, {done.tokens} tokens")
     print(f"labels: {{kind: jsonl, path: {out}, separator: {json.dumps(done.separator)}}}")

@@ -1,7 +1,7 @@
 """`braid label`: a finished run's responses become rows with a label for each step, which `labels` reads.
 
-A run whose steps were labelled by completions has the labels in its ledger. Of another run the newest checkpoint
-completes every step of every response now, and the run's verifier judges the completions.
+A run whose steps were labelled by completions has the labels in its ledger. Of another run, or of responses that
+somebody else wrote, the newest checkpoint completes every step now, and the run's verifier judges the completions.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ from orchestrator.scorers import scorers
 from orchestrator.step_labels import StepLabeller
 from policies import checkpoint
 from policies.arrow import from_table
-from policies.bad_input import refuse
+from policies.bad_input import BadInput, refuse
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
-from policies.trajectory import Producer, ScoreEntry, Trajectory
+from policies.trajectory import Producer, Sampling, ScoreEntry, Trajectory, changed
+from teachers.config import JsonlDemonstrations
+from teachers.demonstrations import load
 
 CHUNK = 256
 """Responses labelled at a time: a deadline is for a call. A group is not parted, for its prefixes are asked once."""
@@ -58,33 +60,63 @@ class Written:
     """What `labels.separator` must say to read the file."""
 
 
-def label(
-    directory: Path, out: Path, sets: Sequence[str] = (), *, limit: int | None = None, in_process: bool = False
-) -> Written:
-    """Write the newest `limit` responses' labelled steps as JSON lines; BadInput where there is nothing to label.
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A run whose model completes steps now, and how."""
 
-    `sets` change the run's pipeline: `step_labels.completions=16` and the like; with any, labels in the ledger are not
-    enough. The labels are shares of right completions, whatever the run's `step_labels.kind`.
+    home: RunDirectory
+    pipeline: Pipeline
+    inputs: Inputs
+    labels: StepLabels
+    in_process: bool
+
+
+def label(
+    directory: Path,
+    out: Path,
+    sets: Sequence[str] = (),
+    *,
+    file: Path | None = None,
+    limit: int | None = None,
+    in_process: bool = False,
+) -> Written:
+    """Write labelled steps as JSON lines: of the run's newest `limit` responses, or of those in `file`.
+
+    `file` holds rows {prompt, completion} that answer prompts of the run's prompts.train. `sets` change the run's
+    pipeline: `step_labels.completions=16` and the like; with any, labels in the ledger are not enough. The labels are
+    shares of right completions, whatever the run's `step_labels.kind`. BadInput where there is nothing to label.
     """
     if out.exists():
         refuse([f"--out: exists and is not overwritten (got '{out}'); choose another"])
     home = RunDirectory.open(directory)
     pipeline = read(home.config, [*sets, *(HERE if in_process else ())], checked=False)
     labels = (pipeline.step_labels or StepLabels()).model_copy(update={"kind": "monte_carlo", "writer": "learner"})
-    inputs = read_inputs(pipeline, home.root, home.root)
-    found = list(islice(responses(home), limit))
+    job = Job(home, pipeline, read_inputs(pipeline, home.root, home.root), labels, in_process)
+    found = list(islice(responses(home) if file is None else _given(file, job), limit))
     if not found:
-        refuse([f"{home.trajectories}: holds no response that a policy sampled; give a run with rollouts"])
+        where = file or home.trajectories
+        refuse([f"{where}: holds no response that a policy sampled; give a run with rollouts, or --responses"])
     completions = tokens = 0
-    if sets or not any(_labelled(one) for one in found):
-        found, completions, tokens = asyncio.run(_complete(home, pipeline, inputs, (labels, in_process), found))
-    by_id, cut = inputs.train.by_id, labels.steps
+    if sets or file is not None or not any(map(_labelled, found)):
+        found, completions, tokens = asyncio.run(_complete(job, found))
+    known, cut = job.inputs.train.by_id, labels.steps
     separator = cut.separator if cut.at == "separator" and isinstance(cut.separator, str) and not cut.size else ""
-    known = [one for one in found if one.prompt_id in by_id and _labelled(one)]
-    rows = [row for one in known if (row := row_of(one, by_id[one.prompt_id], inputs.tokenizer, separator))]
+    ready = [one for one in found if one.prompt_id in known and _labelled(one)]
+    rows = [row for one in ready if (row := row_of(one, known[one.prompt_id], job.inputs.tokenizer, separator))]
     _write(out, rows)
     steps = sum(len(row["labels"]) for row in rows)
     return Written(len(rows), steps, len(found) - len(rows), completions, tokens, separator)
+
+
+def _given(file: Path, job: Job) -> Iterator[Trajectory]:
+    """Responses that somebody else wrote, as if the last stage had sampled them."""
+    config, reading = JsonlDemonstrations(path=str(file.resolve())), job.pipeline.stages[-1].sampling
+    longest = job.pipeline.model.context
+    found = load(config, job.inputs.train, job.inputs.tokenizer, base=Path(), seed=job.pipeline.seed, context=longest)
+    found.refuse_strangers()
+    sampling = Sampling(reading.temperature, reading.top_p, reading.top_k, reading.max_tokens, reading.stop)
+    for name, numbers in found.by_prompt.items():
+        yield from (changed(found.flat[at], prompt_id=name, group_id=name, sampling=sampling) for at in numbers)
 
 
 def responses(home: RunDirectory) -> Iterator[Trajectory]:
@@ -136,34 +168,29 @@ def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
 # ---------------------------------------------------------------- completions
 
 
-async def _complete(
-    home: RunDirectory,
-    pipeline: Pipeline,
-    inputs: Inputs,
-    how: tuple[StepLabels, bool],
-    found: Sequence[Trajectory],
-) -> tuple[list[Trajectory], int, int]:
+async def _complete(job: Job, found: Sequence[Trajectory]) -> tuple[list[Trajectory], int, int]:
     """The responses with labels by completions of the newest checkpoint; how many those were, and their tokens."""
-    labels, here = how
-    newest = checkpoint.newest(home.checkpoints).path
+    pipeline, newest = job.pipeline, checkpoint.newest(job.home.checkpoints).path
     if newest is None:
-        refuse([f"{home.checkpoints}: no good checkpoint whose model could complete the steps"])
-    assert newest is not None, "refused"
-    hold = (in_process.start if here else cluster.start)(f"{home.root.name}-label")
+        raise BadInput([f"{job.home.checkpoints}: no good checkpoint whose model could complete the steps"])
+    hold = (in_process.start if job.in_process else cluster.start)(f"{job.home.root.name}-label")
     try:
         writer = _pool(pipeline, hold, newest / "model")
         judges = scorers(pipeline, hold, _tell)
         for actor in (*writer.replicas, *judges.actors):
             deadline = pipeline.resources.deadlines.start
             await cluster.wait(actor.ready(), deadline=deadline, what=f"starting {actor.name}", actor=actor.name)
-        known = inputs.train.by_id
-        labeller = StepLabeller(labels, writer, judges.reward, known, inputs.tokenizer, pipeline.seed)
-        asked = [one for one in found if one.prompt_id in known]
-        parts = [await labeller.label(chunk) for chunk in _chunks(asked)]
+        known = job.inputs.train.by_id
+        labeller = StepLabeller(job.labels, writer, judges.reward, known, job.inputs.tokenizer, pipeline.seed)
+        parts = []
+        for chunk in _chunks([one for one in found if one.prompt_id in known]):
+            new = [one for one in chunk if not one.scores]
+            judged = {one.id: one for one in (await judges.reward.score(new, known) if new else ())}
+            parts.append(await labeller.label([judged.get(one.id, one) for one in chunk]))
     finally:
         hold.stop()
     made = {one.id: one for part in parts for one in part.trajectories}
-    whole = [made.get(one.id, replace(one, scores=())) for one in found]
+    whole = [made.get(one.id, changed(one, scores=())) for one in found]
     return whole, sum(part.completions for part in parts), sum(part.tokens for part in parts)
 
 

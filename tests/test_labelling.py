@@ -107,6 +107,27 @@ def test_what_is_written_is_read_at_the_steps_ends_and_trains(data: Path, tmp_pa
     assert step["tokens_trained"] and step["loss"] > 0
 
 
+def test_responses_of_a_file_are_judged_and_completed(data: Path, tmp_path: Path) -> None:
+    prompts = [row["prompt"] for row in rows(data / "prompts.jsonl")[:3]]
+    written = [{"prompt": prompt, "completion": text} for prompt in prompts for text in ("24;54;1", "0", "54;2")]
+    (tmp_path / "given.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in written))
+    sets = ("step_labels.completions=5", "step_labels.steps.separator='4'")
+    out = tmp_path / "labels.jsonl"
+    done = label(data / "sft", out, sets, file=tmp_path / "given.jsonl", in_process=True)
+    assert (done.rows, done.left_out, done.completions) == (9, 0, 3 * 3 * 5), "ends of two steps, and of one"
+    found = rows(out)
+    assert {(row["prompt"], "4".join(row["completions"])) for row in found} == {
+        (row["prompt"], row["completion"]) for row in written
+    }
+    last = {"24;54;1": 1.0, "0": 0.0, "54;2": 0.0}
+    assert all(row["labels"][-1] == last["4".join(row["completions"])] for row in found)
+    shares = {value for row in found for value in row["labels"][:-1]}
+    assert shares <= {0.0, 0.2, 0.4, 0.6, 0.8, 1.0} and len(shares) > 1
+    (tmp_path / "strange.jsonl").write_text(json.dumps({"prompt": "7+7+7=", "completion": "1"}))
+    with pytest.raises(BadInput):
+        label(data / "sft", tmp_path / "no.jsonl", file=tmp_path / "strange.jsonl", in_process=True)
+
+
 def test_the_command_says_how_to_read_the_file(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "labels.jsonl"
     done = CliRunner().invoke(app, ["label", str(data / "math_shepherd"), "--out", str(out), "--limit", "3"])
