@@ -62,7 +62,7 @@ def test_escaping_can_be_undone_and_loses_nothing(text: str) -> None:
 
 @pytest.mark.parametrize("marker", MARKERS)
 def test_no_marker_of_a_chat_survives(marker: str) -> None:
-    assert marker not in neutral(f"x{marker}y")
+    assert marker not in neutral(f"x{marker}y") and marker not in fenced("RESPONSE", marker, OWN)
     assert neutral(f"x{marker}y").replace("\\", "") == f"x{marker}y", "escaped, not taken out"
 
 
