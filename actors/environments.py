@@ -24,8 +24,9 @@ from verifiers.environments.protocol import Environment, Task, Turn
 from verifiers.score import Status
 from verifiers.verifier import Verifier, build
 
-GRACE = 10.0
-"""Seconds past an environment's own time after which its replica is taken for dead."""
+GRACE = 60.0
+"""Seconds past an environment's own time after which its replica is taken for dead: in one process, its thread serves
+the learner as well."""
 
 MOST_CHARACTERS = 100_000
 """Of an observation and of a reason that travel at all; the token budget cuts the rest."""
@@ -174,6 +175,8 @@ class EnvironmentPool:
     on_event: Callable[..., None]
     kill: Callable[[Actor], None]
     _homes: dict[str, Actor] = field(default_factory=dict)
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    """A replica answers one call at a time; what waits for its turn spends no time of its own."""
     _next: int = 0
 
     async def begin(self, episodes: Sequence[Began]) -> list[Turn | None]:
@@ -218,12 +221,13 @@ class EnvironmentPool:
         """The replica's answers; where it does not give any, why, for each."""
         rounds = -(-count // AT_ONCE)
         try:
-            answer: Sequence[Turn | None] = await cluster.wait(
-                home.ask(method, asked),
-                deadline=rounds * self.seconds + GRACE,
-                what=f"{method} of {count} episodes",
-                actor=home.name,
-            )
+            async with self._locks.setdefault(home.name, asyncio.Lock()):
+                answer: Sequence[Turn | None] = await cluster.wait(
+                    home.ask(method, asked),
+                    deadline=rounds * self.seconds + GRACE,
+                    what=f"{method} of {count} episodes",
+                    actor=home.name,
+                )
         except Exception as error:  # noqa: BLE001  (boundary: whatever ends a replica ends its episodes alone)
             status = Status.TIMEOUT if isinstance(error, cluster.DeadlineError) else Status.ERROR
             await self._replace(home, status, error)

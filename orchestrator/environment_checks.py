@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.config import Pipeline
 from orchestrator.explain import Fault, shown
-from teachers.config import ToolCaller
+from teachers.config import ModelDemonstrations, ToolCaller
 from verifiers.config import AnyVerifier
 from verifiers.environment_config import EnvironmentVerifier
 from verifiers.environments.config import CustomEnvironment, RetryEnvironment, Search, ToolsEnvironment
@@ -25,6 +25,9 @@ def environment_faults(pipeline: Pipeline, *, files: bool) -> Iterator[Fault]:
             yield Fault(("verifier",), "asks the environment, and there is none (got 'environment')", "add environment")
         return
     yield from _budgets(pipeline)
+    if isinstance(pipeline.demonstrations, ModelDemonstrations):
+        problem = "are written in one turn, outside of the environment (got 'model')"
+        yield Fault(("demonstrations", "kind"), problem, "take them from jsonl, parquet or tool_caller")
     if isinstance(own, RetryEnvironment):
         yield from _judged(pipeline.verifier, asks=asks)
     if asks and isinstance(own, ToolsEnvironment):

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from hashlib import blake2s
+from pathlib import Path
 
 from actors.cluster import Actor, Hold
 from actors.environments import EnvironmentPool, EnvironmentReplica
@@ -13,7 +15,7 @@ from policies.bad_input import refuse, shown
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
 from teachers.observations import Framing
-from verifiers.environments.config import ToolsEnvironment
+from verifiers.environments.config import AnyEnvironment, CustomEnvironment, ToolsEnvironment
 from verifiers.environments.opening import marks, stops
 from verifiers.kinds import version_of
 
@@ -64,5 +66,12 @@ def playing(
     """The sampler of whole episodes over `sampler`."""
     own, framing = pipeline.environment, framing_of(pipeline, tokenizer)
     assert own is not None and framing is not None, "there is a pool where the pipeline has an environment"
-    version = version_of(own.model_dump_json())
+    version = version_of(own.model_dump_json() + _written_by_hand(own))
     return Playing(sampler, pool, framing, prompts, pipeline.model.context, f"environment:{own.kind}", version)
+
+
+def _written_by_hand(own: AnyEnvironment) -> str:
+    """A digest of a user's own file: rewards of two versions of it do not compare."""
+    if not isinstance(own, CustomEnvironment):
+        return ""
+    return blake2s(Path(own.path).read_bytes()).hexdigest()

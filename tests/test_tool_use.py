@@ -116,9 +116,27 @@ def test_a_model_learns_to_call_and_is_nothing_without_the_tool(tmp_path: Path) 
     assert measured(model, tmp_path / "off", "null") < 0.05
 
 
+FATAL = """
+import os
+
+from verifiers.environments.protocol import Turn
+
+
+class Fatal:
+    def start(self, task):
+        self.fatal = task.seed % 7 == 0
+
+    def step(self, text):
+        if self.fatal:
+            os._exit(1)
+        return Turn("1;", reward=0.5, done=len(text) % 2 == 0)
+"""
+SHORT = ("resources.rollout.engine=torch", "resources.learner.engine=torch", "prompts.probe=null")
+
+
 @pytest.mark.slow
 def test_an_environment_is_an_actor_of_a_run_over_ray(tmp_path: Path) -> None:
-    """Short: the episodes are played by an actor of their own, over vLLM, and what they cost is told."""
+    """Short: the episodes are played by actors of their own, over vLLM."""
     out = tmp_path / "run"
     sets = [
         *("stages.warm-start.steps=2", "stages.sharpen.steps=2", "stages.sharpen.prompts_per_step=2"),
@@ -128,3 +146,23 @@ def test_an_environment_is_an_actor_of_a_run_over_ray(tmp_path: Path) -> None:
     assert len(probes(out)) == 3 and len([row for row in lines(out, "metrics") if row["kind"] == "step"]) == 4
     assert not [row for row in lines(out, "events") if row["kind"] in ("failed", "environment_restart")]
     assert all(any(e.name == "environment" for e in one.scores) for one in trained(out) if one.version >= 0)
+
+
+@pytest.mark.slow
+def test_an_environment_whose_process_dies_costs_its_episodes_and_not_the_run(tmp_path: Path) -> None:
+    (tmp_path / "fatal.py").write_text(FATAL)
+    out = tmp_path / "run"
+    sets = [
+        *SHORT,
+        f"environment={{kind: custom, path: {tmp_path / 'fatal.py'}, name: Fatal, replicas: 2, turns: 2}}",
+        *("demonstrations=null", "verifier={kind: environment}", "prompts.train.count=64"),
+        "stages=[{name: only, recipe: {kind: grpo, rollouts: 4}, steps: 4, prompts_per_step: 6}]",
+    ]
+    assert run(EXAMPLE, out, sets) == 0
+    events = lines(out, "events")
+    assert [row for row in events if row["kind"] == "environment_restart"]
+    lost = [row for row in events if row["kind"] == "dropped" and row["cause"] == "no_verdict"]
+    assert lost and all(row["reason"] for row in lost)
+    for one in trained(out):
+        values = {entry.name: entry.value for entry in one.scores if entry.start is None}
+        assert values["reward"] == values["environment"] in (0.5, 1.0), "what trains was rewarded by a living one"

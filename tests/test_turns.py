@@ -1,7 +1,6 @@
 """Episodes: token in, token out, and what is recorded of every turn, budget and failure."""
 
 import asyncio
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,27 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_parts import MODEL, drawn_model, empty_folder, saved
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from actors.cluster import Actor, ActorLostError
 from actors.config import Rollout
 from actors.engine import SampleRequest
-from actors.pool import asked
 from actors.sampler import SamplerReplica
-from orchestrator.config import Probe, SamplingConfig
 from orchestrator.marks import parts
-from orchestrator.probing import Prober
-from orchestrator.turns import Playing
 from policies.config import GroupCredit, TurnCredit
 from policies.credit import assign
-from policies.prompt import Prompt
 from policies.tokens import Tokenizer
-from policies.trajectory import FinishReason, Origin, Sampling, ScoreEntry, Trajectory
-from tests.fakes import FakeScorer
-from tests.turn_parts import Open, Scripted, Stage, game
-from verifiers.environment_config import EnvironmentVerifier
-from verifiers.environments.config import AnyEnvironment, RetryEnvironment, ToolsEnvironment
-from verifiers.grader import Item
-from verifiers.verifier import build
+from policies.trajectory import FinishReason, Origin, ScoreEntry, Trajectory
+from tests.turn_parts import Open, Stage, entries, game, played, prompts, requests, whole
+from verifiers.environments.config import AnyEnvironment, ToolsEnvironment
 
 
 @pytest.fixture(scope="module")
@@ -56,35 +47,6 @@ def open_stage() -> Iterator[Open]:
     yield make
     for one in opened:
         one.close()
-
-
-def prompts(tokenizer: Tokenizer, *texts: str) -> list[Prompt]:
-    return [Prompt(text, text, tokenizer.encode(text), '"1"') for text in texts]
-
-
-def requests(known: Sequence[Prompt], seed: int = 5, **sampling: Any) -> list[SampleRequest]:
-    decoding = Sampling(**{"max_tokens": 8, **sampling})
-    return [
-        SampleRequest(f"step/{at}", one.tokens, decoding, seed + at, one.id, f"group-{at}")
-        for at, one in enumerate(known)
-    ]
-
-
-def entries(one: Trajectory, name: str) -> list[ScoreEntry]:
-    return [entry for entry in one.scores if entry.name == name]
-
-
-def whole(one: Trajectory) -> ScoreEntry:
-    (found,) = entries(one, "environment")
-    return found
-
-
-async def played(
-    stage: Stage, tokenizer: Tokenizer, script: dict[str, Sequence[str]], **more: Any
-) -> tuple[list[Trajectory], Scripted]:
-    sampler = Scripted(tokenizer, script)
-    known = prompts(tokenizer, *script)
-    return await stage.playing(sampler, tokenizer, known, **more).generate(requests(known)), sampler
 
 
 # ---------------------------------------------------------------- token in, token out
@@ -254,161 +216,51 @@ async def test_a_call_that_is_cut_or_stopped_half_way(tokenizer: Tokenizer, open
     assert not entries(a, "turn"), "tools give no rewards"
 
 
-# ---------------------------------------------------------------- what goes wrong
+WORDS = st.sampled_from(
+    ["x", "yy", "done", "seed", "unknown", "raise", "strange", "flood", "12345678", "a|", "b^", "!abort"]
+)
 
 
-async def test_what_breaks_costs_its_own_episode(tokenizer: Tokenizer, open_stage: Open, tmp_path: Path) -> None:
-    stage = open_stage(game(tmp_path, seconds=0.5, options={"hang": 20}))
-    script = {
-        "a=": ["x", "raise"],
-        "b=": ["hang", "done"],
-        "c=": ["strange"],
-        "d=": ["nan"],
-        "refuse=": ["done"],
-        "f=": ["x", "!error"],
-        "g=": ["x", "done"],
-    }
-    made, _ = await played(stage, tokenizer, script)
-    broken, good = made[:-1], made[-1]
-    assert whole(good).value == 3.0 and good.finish_reason is FinishReason.STOP and not entries(good, "reward")
-    for one in broken:
-        assert one.finish_reason is FinishReason.ERROR
-        (verdict,) = entries(one, "reward")
-        assert math.isnan(verdict.value) and verdict.passed is None and verdict.reason
-        assert math.isnan(whole(one).value)
-    assert [whole(one).status for one in broken] == ["error", "timeout", "error", "error", "error", "error"]
-    assert [len(one.tokens) for one in broken] == [8, 4, 7, 3, 0, 3]
-    assert "the board fell over" in whole(broken[0]).reason
-    assert "no such board" in whole(broken[4]).reason
-    assert whole(broken[5]).reason == "no room"
-    assert stage.replicas[0].holds() == 0 and len(stage.replicas) == 1 and not stage.events
-
-
-async def test_a_turn_that_nobody_can_judge_leaves_the_whole_unknown(
-    tokenizer: Tokenizer, open_stage: Open, tmp_path: Path
+@given(
+    scripts=st.lists(st.lists(WORDS, min_size=6, max_size=6), min_size=1, max_size=4),
+    turns=st.integers(1, 5),
+    tokens=st.none() | st.integers(1, 40),
+    observed=st.integers(1, 12),
+    longest=st.integers(12, 60),
+)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_episode_breaks_its_budgets_or_its_record(
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    scripts: list[list[str]],
+    turns: int,
+    tokens: int | None,
+    observed: int,
+    longest: int,
 ) -> None:
-    (one,), _ = await played(open_stage(game(tmp_path)), tokenizer, {"a=": ["unknown", "done"]})
-    assert [entry.status for entry in entries(one, "turn")] == ["timeout", "ok"]
-    assert math.isnan(whole(one).value) and whole(one).status == "timeout"
-    assert one.finish_reason is FinishReason.STOP and not entries(one, "reward"), "a verifier may still judge it"
-    assert assign(TurnCredit(), [one]).excluded == (0,)
-
-
-async def test_an_aborted_turn_ends_the_episode_with_what_it_has(
-    tokenizer: Tokenizer, open_stage: Open, tmp_path: Path
-) -> None:
-    (one,), _ = await played(open_stage(game(tmp_path)), tokenizer, {"a=": ["x", "!abort"]})
-    assert one.finish_reason is FinishReason.ABORT and tokenizer.decode(one.tokens) == "x1;"
-    assert not one.train_mask[1:].any() and entries(one, "reward")[0].status == "error"
-
-
-async def test_a_replica_that_dies_is_replaced_and_its_episodes_are_over(
-    tokenizer: Tokenizer, open_stage: Open, tmp_path: Path
-) -> None:
-    stage = open_stage(game(tmp_path, replicas=2))
-
-    class Dead:
-        """At the actor port: every call finds it gone."""
-
-        def __getattr__(self, method: str) -> Any:
-            class Call:
-                async def remote(self, *_: object) -> Any:
-                    raise ActorLostError("environment-0", "somebody stopped it")
-
-            return Call()
-
-    script = {"a=": ["x", "done"], "b=": ["x", "done"]}
-    known = prompts(tokenizer, *script)
-
-    class Killing(Scripted):  # type: ignore[misc]
-        async def generate(self, requests_: Sequence[SampleRequest]) -> list[Trajectory]:
-            if len(self.asked) == 1:
-                dead = Actor(Dead(), "environment-0")
-                home = stage.pool.replicas[0]
-                stage.pool.replicas[0] = dead
-                stage.pool._homes = {k: dead if v is home else v for k, v in stage.pool._homes.items()}
-            return await super().generate(requests_)
-
-    playing = stage.playing(Killing(tokenizer, script), tokenizer, known)
-    dead, alive = await playing.generate(requests(known))
-    assert dead.finish_reason is FinishReason.ERROR and "somebody stopped it" in whole(dead).reason
-    assert entries(dead, "reward")[0].status == "error"
-    assert whole(alive).value == 3.0
-    assert [kind for kind, _ in stage.events] == ["environment_restart"] and len(stage.replicas) == 3
-    again = await stage.playing(Scripted(tokenizer, script), tokenizer, known).generate(requests(known))
-    assert [whole(one).value for one in again] == [3.0, 3.0]
-
-
-async def test_a_cancelled_call_leaves_no_episode_behind(
-    tokenizer: Tokenizer, open_stage: Open, tmp_path: Path
-) -> None:
-    stage = open_stage(game(tmp_path))
-
-    class Waiting:
-        async def generate(self, requests_: Sequence[SampleRequest]) -> list[Trajectory]:
-            await asyncio.sleep(60)
-            return []
-
-    known = prompts(tokenizer, "a=", "b=")
-    task = asyncio.create_task(stage.playing(Waiting(), tokenizer, known).generate(requests(known)))
-    while stage.replicas[0].holds() < 2:
-        await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    for _ in range(100):
-        if not stage.replicas[0].holds():
-            break
-        await asyncio.sleep(0.01)
-    assert stage.replicas[0].holds() == 0
-
-
-# ---------------------------------------------------------------- verdicts
-
-
-async def test_the_environments_word_is_a_verdict(tokenizer: Tokenizer, open_stage: Open, tmp_path: Path) -> None:
-    script = {"a=": ["x", "done"], "b=": ["x", "y", "z", "z"], "c=": ["raise"]}
-    made, _ = await played(open_stage(game(tmp_path)), tokenizer, script)
-    known = {one.id: one for one in prompts(tokenizer, *script)}
-
-    def verdicts(**own: Any) -> list[Any]:
-        verifier = build(EnvironmentVerifier(**own))
-        told = [asked(one, known[one.prompt_id]) for one in made]
-        return verifier.score_many([Item(t.prompt, t.response, "1", told=json.loads(t.told)) for t in told])
-
-    total, last = verdicts(passes=9.0), verdicts(of="last", passes=9.0)
-    assert [(s.value, s.passed) for s in total[:2]] == [(3.0, True), (10.0, False)]
-    assert [(s.value, s.passed) for s in last[:2]] == [(2.0, True), (4.0, False)]
-    assert total[2].status == "error" and math.isnan(total[2].value)
-    alone = build({"kind": "environment"}).score("q", "a", None)
-    assert alone.status == "error" and "no environment" in alone.reason
-    rubric = build(
-        {"kind": "rubric", "parts": [{"kind": "environment", "passes": 2.0}, {"kind": "answer", "marker": ""}]}
-    )
-    item = Item(
-        "q", "1", "1", told={"environment": {"value": 1.0, "last": 1.0, "passed": True, "status": "ok", "reason": ""}}
-    )
-    assert rubric.score_many([item])[0].value == 1.0
-
-
-async def test_a_probe_does_not_judge_what_broke_off(tokenizer: Tokenizer, open_stage: Open, tmp_path: Path) -> None:
-    script = {"a=": ["x", "raise"], "b=": ["done"]}
-    known = prompts(tokenizer, *script)
-    playing: Playing = open_stage(game(tmp_path)).playing(Scripted(tokenizer, script), tokenizer, known)
-    scorer = FakeScorer()
-    by_id = {one.id: one for one in known}
-    rows = await Prober(playing, scorer, known, by_id, Probe(samples=1), 0).probe(SamplingConfig(max_tokens=8))
-    assert [(row["prompt_id"], row["status"], row["passed"] is None) for row in rows if row["greedy"]] == [
-        ("a=", "error", True),
-        ("b=", "ok", False),
-    ]
-    assert all("a=" not in name for name in scorer.judged)
-
-
-async def test_retry_is_a_second_turn_that_is_judged_like_the_first(tokenizer: Tokenizer, open_stage: Open) -> None:
-    stage = open_stage(RetryEnvironment(request="?"), verifier=build({"kind": "answer"}).config)
-    (a, b), _ = await played(stage, tokenizer, {"a=": ["#2|", "#1|"], "b=": ["#1|", "#1|"]})
-    assert tokenizer.decode(a.tokens, skip_special=False) == "#2<eos>?#1<eos>"
-    assert [entry.value for entry in entries(a, "turn")] == [0.0, 1.0] and a.text == "#1"
-    assert [entry.value for entry in entries(b, "turn")] == [1.0, 1.0]
-    assert a.finish_reason is FinishReason.STOP
+    own = game(tmp_path, turns=turns, tokens=tokens, observation_tokens=observed)
+    stage = Stage(own)
+    try:
+        named = {f"{at}=": script for at, script in enumerate(scripts)}
+        made, sampler = asyncio.run(played(stage, tokenizer, named, longest=longest))
+        asked_for = [one for batch in sampler.asked for one in batch]
+        assert stage.replicas[0].holds() == 0
+    finally:
+        stage.close()
+    for one in made:
+        own_requests = [request for request in asked_for if request.prompt_id == one.prompt_id]
+        assert 1 <= len(own_requests) <= turns
+        assert all(request.sampling.max_tokens >= 1 for request in own_requests)
+        total = np.concatenate([one.behavior_context, one.tokens])
+        for request in own_requests:
+            np.testing.assert_array_equal(request.context, total[: len(request.context)])
+            room = longest - len(request.context)
+            assert request.sampling.max_tokens <= room
+        spans = [(entry.start, entry.end) for entry in entries(one, "turn")]
+        assert spans == sorted(spans) and all(0 <= a < b <= len(one.tokens) for a, b in spans)  # type: ignore[operator]
+        for start, end in spans:
+            assert (one.origin[start:end] == Origin.LEARNER).all()
+        assert one.tokens_generated == int((one.origin == Origin.LEARNER).sum())
+        if len(one.tokens) and one.finish_reason is not FinishReason.ABORT:
+            assert one.origin[-1] == Origin.LEARNER, "nothing is said to nobody"
+        assert whole(one).status in ("ok", "unscored", "error", "timeout")

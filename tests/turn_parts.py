@@ -14,7 +14,7 @@ from actors.environments import EnvironmentPool, EnvironmentReplica
 from orchestrator.turns import Playing
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
-from policies.trajectory import FinishReason, Origin, Producer, ScoreEntry, Trajectory
+from policies.trajectory import FinishReason, Origin, Producer, Sampling, ScoreEntry, Trajectory
 from teachers.observations import Framing
 from verifiers.config import AnyVerifier
 from verifiers.environments.config import AnyEnvironment, CustomEnvironment
@@ -141,3 +141,32 @@ class Stage:
 
 
 Open = Callable[[AnyEnvironment], Stage]
+
+
+def prompts(tokenizer: Tokenizer, *texts: str) -> list[Prompt]:
+    return [Prompt(text, text, tokenizer.encode(text), '"1"') for text in texts]
+
+
+def requests(known: Sequence[Prompt], seed: int = 5, **sampling: Any) -> list[SampleRequest]:
+    decoding = Sampling(**{"max_tokens": 8, **sampling})
+    return [
+        SampleRequest(f"step/{at}", one.tokens, decoding, seed + at, one.id, f"group-{at}")
+        for at, one in enumerate(known)
+    ]
+
+
+def entries(one: Trajectory, name: str) -> list[ScoreEntry]:
+    return [entry for entry in one.scores if entry.name == name]
+
+
+def whole(one: Trajectory) -> ScoreEntry:
+    (found,) = entries(one, "environment")
+    return found
+
+
+async def played(
+    stage: Stage, tokenizer: Tokenizer, script: dict[str, Sequence[str]], **more: Any
+) -> tuple[list[Trajectory], Scripted]:
+    sampler = Scripted(tokenizer, script)
+    known = prompts(tokenizer, *script)
+    return await stage.playing(sampler, tokenizer, known, **more).generate(requests(known)), sampler
