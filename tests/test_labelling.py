@@ -105,6 +105,13 @@ def test_what_is_written_is_read_at_the_steps_ends_and_trains(data: Path, tmp_pa
     assert run(write(content, tmp_path / "prm.yaml"), tmp_path / "prm", in_process=True) == 0
     (step,) = [row for row in rows(tmp_path / "prm/ledger/metrics.jsonl") if row["kind"] == "step"]
     assert step["tokens_trained"] and step["loss"] > 0
+    judged = pipeline("math_shepherd", data, data / "teacher", steps=1)
+    (folder,) = (tmp_path / "prm" / "checkpoints").glob("step-*1/model")
+    judged["verifier"] = {"kind": "prm", "path": str(folder), "separator": "4"}
+    assert run(write(judged, tmp_path / "judged.yaml"), tmp_path / "judged", in_process=True) == 0
+    for one in responses(RunDirectory.open(tmp_path / "judged")):
+        scores = [entry.value for entry in one.scores if entry.name == "step"]
+        assert scores and all(0 < value < 1 for value in scores), "the process model judges the steps of new responses"
 
 
 def test_responses_of_a_file_are_judged_and_completed(data: Path, tmp_path: Path) -> None:
