@@ -25,6 +25,9 @@ from policies.step_spans import step_spans
 from policies.tokens import Tokenizer
 from policies.trajectory import Int32, Origin, Sampling, ScoreEntry, Trajectory, changed
 
+CHUNK = 512
+"""Completions asked for at a time, of one prefix at least: a deadline is for a call, and labels are many."""
+
 Key = tuple[str, bytes, Sampling]
 """Group, context with prefix, and how it is completed: what is alike is asked once."""
 
@@ -111,7 +114,9 @@ class StepLabeller:
             wave, waiting = self._wave(waiting, known, left - known.tokens)
             if not wave:
                 break
-            await self._complete(wave, known)
+            most = max(CHUNK // self.config.completions, 1)
+            for low in range(0, len(wave), most):
+                await self._complete(wave[low : low + most], known)
         made = [
             self._labelled(one, spans, prefixes, known)
             for one, spans, prefixes in zip(judged, cuts, asked, strict=True)

@@ -171,6 +171,16 @@ def test_prefixes_that_are_alike_in_a_group_are_asked_once(codec: Tokenizer) -> 
     assert steps(third)[0].value == steps(first)[0].value
 
 
+def test_a_call_is_no_longer_than_its_deadline_is_for(codec: Tokenizer) -> None:
+    group = [rollout((0, 1, 0), f"s/0/{at}/r-0") for at in range(4)]
+    sampler = TableSampler(POLICY)
+    found = label(labeller(codec, sampler, completions=100), *group)
+    assert [len(call) for call in sampler.calls] == [500, 300] and found.completions == 800
+    (whole,) = label(labeller(codec, completions=100), group[3]).trajectories
+    assert steps(whole) == steps(found.trajectories[3]), "and nothing hangs on where it is cut"
+    assert label(labeller(codec, completions=MANY), group[0]).completions == 2 * MANY, "a prefix is not parted"
+
+
 def test_the_same_call_gives_the_same_labels(codec: Tokenizer) -> None:
     group = [rollout((0, 1, 0), f"s/0/0/r-{at}") for at in range(2)]
     one, two = (label(labeller(codec, completions=8), *group) for _ in range(2))
