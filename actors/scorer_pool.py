@@ -135,10 +135,10 @@ class ScorerPool:
             self.signed = said.scorer, said.scorer_version
 
     def _put_back(self, call: "_Call", chunk: list[list[int]], error: Exception) -> None:
-        """To be asked one by one; a unit over which calls died before, and now alone, has its answer: `error`."""
+        """To be asked one by one; a unit that was alone with the last of its deaths has its answer: `error`."""
         for unit in chunk:
             call.deaths[unit[0]] = call.deaths.get(unit[0], 0) + 1
-            if len(chunk) == 1 and call.deaths[unit[0]] >= DEATHS:
+            if call.deaths[unit[0]] >= DEATHS:
                 self._give_up(call, unit, Status.ERROR, f"{type(error).__name__}: {error}")
             else:
                 call.alone.append(unit)

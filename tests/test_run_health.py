@@ -57,6 +57,13 @@ def test_over_the_ceiling_the_run_ends_with_examples():
     assert (alarm.facts["scorer"], alarm.facts["version"]) == ("math", "v1") and len(alarm.facts["examples"]) == 3
 
 
+def test_what_ends_a_run_ends_it_again_when_it_is_resumed():
+    over = row(batch({"ok": 5, "error": 15}), batch({"ok": 5, "error": 15}, name="judge"))
+    watch = Watch(Health(window=20))
+    watch.remember([over])
+    assert [alarm.facts["name"] for alarm in watch.step(over)] == ["reward"]  # the part was told
+
+
 def test_nothing_is_said_before_the_window_is_full_nor_at_the_ceiling_itself():
     watch = Watch(Health(window=100, unknown_ceiling=0.5))
     assert not alarms(watch, [row(batch({"error": 99}))])

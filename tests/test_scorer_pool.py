@@ -155,7 +155,7 @@ async def test_a_hung_scorer_costs_its_own_chunk_and_is_replaced():
     assert 40 in lost and len(lost) <= -(-81 // 8) and set(found) == {1.0, "timeout"}
     (failed,) = [facts for kind, facts in world.events if kind == "scorer_failed"]
     assert (failed["status"], failed["count"]) == ("timeout", len(lost))
-    assert world.kinds()["scorer_restart"] == len(world.killed) == 1
+    assert world.kinds() == {"scorer_failed": 1, "scorer_restart": 1} and len(world.killed) == 1
     assert await statuses(pool, asked(*RIGHT * 30)) == [1.0] * 30  # the newcomer serves
 
 
