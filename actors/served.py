@@ -3,6 +3,7 @@
 A scorer is handed a `Share` for each model: the actor that serves it or, in a run without Ray, the replica itself.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,13 +32,14 @@ class Remote:
     """A served model asked through its actor: both ports, for the replica behind it has the one that is wanted."""
 
     actor: Actor
+    grace: float = GRACE
 
     def read(self, exchanges: Sequence[Exchange], seconds: float) -> list[Reading]:
         """A scalar head's reading of each exchange; of a model that is late or lost, a status that names its actor."""
         if not exchanges:
             return []
         try:
-            found: list[Reading] = self._ask("read", list(exchanges), seconds, seconds=seconds)
+            found: list[Reading] = self._ask("read", list(exchanges), seconds, time.time(), seconds=seconds)
         except cluster.DeadlineError as error:
             return [Reading((), Status.TIMEOUT, str(error))] * len(exchanges)
         except ActorLostError as error:
@@ -58,4 +60,6 @@ class Remote:
 
     def _ask(self, method: str, *args: object, seconds: float) -> Any:
         what = f"{method} by a model that judges"
-        return cluster.fetch(self.actor.ask(method, *args), deadline=seconds + GRACE, what=what, actor=self.actor.name)
+        return cluster.fetch(
+            self.actor.ask(method, *args), deadline=seconds + self.grace, what=what, actor=self.actor.name
+        )

@@ -1,5 +1,6 @@
 """Tiny models with scalar heads as folders, made by transformers itself, and what transformers says of a text."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 
 from tests.chat_folder import CHATML, chat_folder
-from verifiers.served import Exchange, Message
+from verifiers.served import Exchange, Message, Reading
 
 WORDS = ("the sky is blue", "2+2= #4", "what color", "sun", "warm\n\n", "é and 😀", "a b  c", " ", "system", "user")
 
@@ -52,3 +53,11 @@ def texts(count: int, seed: int = 0) -> list[tuple[str, str]]:
         return " ".join(WORDS[one] for one in picks)
 
     return [(some(4), some(12)) for _ in range(count)]
+
+
+class Slow:
+    """An actor that takes its time."""
+
+    def read(self, exchanges: Sequence[Exchange], seconds: float, asked: float) -> list[Reading]:
+        time.sleep(3)
+        return [Reading((0.0,)) for _ in exchanges]

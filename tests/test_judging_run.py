@@ -6,7 +6,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from actors import cluster
 from actors.config import Judge
 from actors.scalar_replica import ScalarReplica
 from actors.scorer import ScorerReplica
+from actors.served import Remote
 from orchestrator.run import run
 from policies.bad_input import BadInput
-from tests.judging_models import classifier_folder
+from tests.judging_models import Slow, asks, classifier_folder
 from tests.recipe_runs import MODEL, teacher_folder, write
 from tests.test_every_recipe import rows
 from verifiers.config import RewardModelVerifier
 from verifiers.grader import Item
+from verifiers.score import Status
 from verifiers.verifier import build
 
 
@@ -199,35 +202,60 @@ def eventually(ask: Callable[[], Any], wanted: str, seconds: float = 120.0) -> A
     raise AssertionError(f"no {wanted} within {seconds} s: {found}")
 
 
+@pytest.fixture(scope="module")
+def hold() -> Iterator[cluster.Cluster]:
+    started = cluster.start("judging", cpus=2)
+    yield started
+    started.stop()
+
+
+def test_what_waited_too_long_in_a_queue_is_not_read(tmp_path: Path):
+    replica = ScalarReplica(str(classifier_folder(tmp_path)), Judge(threads=1))
+    asked = [asks("sun", "warm")]
+    for ago, status in ((0.0, "ok"), (-5.0, "ok"), (100.0, "timeout")):
+        (found,) = replica.read(asked, 60.0, time.time() - ago)
+        assert found.status == status
+    assert replica.read(asked, 60.0)[0].status == Status.OK
+
+
 @pytest.mark.ray
-@pytest.mark.timeout(300)
-def test_a_model_that_dies_is_an_error_by_name_and_is_started_again_once(tmp_path: Path):
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_late_model_is_timeout_by_name(hold: cluster.Cluster):
+    model = hold.spawn(Slow, role="judge", index=1)
+    cluster.fetch(model.ready(), deadline=120, what="starting")
+    remote = Remote(model)
+    (late,) = replace(remote, grace=0.0).read([asks("sun", "warm")], 0.5)
+    assert late.status == Status.TIMEOUT and "longer than 0.5 s on judging/judge-1" in late.reason
+    assert remote.read([asks("sun", "warm")], 60.0)[0].status == Status.OK
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_model_that_dies_is_an_error_by_name_and_is_started_again_once(hold: cluster.Cluster, tmp_path: Path):
     folder = str(classifier_folder(tmp_path))
-    hold = cluster.start("judging", cpus=2)
-    try:
-        model = hold.spawn(ScalarReplica, folder, Judge(threads=1), role="judge", index=0, restarts=1)
-        verifier = RewardModelVerifier(path=folder)
-        scorer = ScorerReplica(verifier, 60.0, {"reward:" + folder: hold.share(model)})
-        local = build(verifier)
+    model = hold.spawn(ScalarReplica, folder, Judge(threads=1), role="judge", index=0, restarts=1)
+    verifier = RewardModelVerifier(path=folder)
+    scorer = ScorerReplica(verifier, 60.0, {"reward:" + folder: hold.share(model)})
+    local = build(verifier)
 
-        def ask() -> Any:
-            ((entry,),) = scorer.score([("t", "sun", "warm", "null")])
-            return entry
+    def ask() -> Any:
+        ((entry,),) = scorer.score([("t", "sun", "warm", "null")])
+        return entry
 
-        def kill() -> None:
-            reference = model.handle.__ray_call__.remote(lambda _: os.getpid())
-            os.kill(cluster.fetch(reference, deadline=60, what="its process"), signal.SIGKILL)
+    def kill() -> None:
+        reference = model.handle.__ray_call__.remote(lambda _: os.getpid())
+        os.kill(cluster.fetch(reference, deadline=60, what="its process"), signal.SIGKILL)
 
-        first = ask()
-        assert first.value == pytest.approx(local.score("sun", "warm", None).value, rel=1e-4)
-        assert (first.scorer, first.scorer_version) == local.identity == scorer.identity()
-        kill()
-        broken = eventually(ask, "error")
-        assert broken.reason.startswith("judging/judge-0 died") and math.isnan(broken.value) and broken.passed is None
-        assert eventually(ask, "ok").value == first.value
-        kill()
-        eventually(ask, "error")
-        time.sleep(2)
-        assert ask().status == "error", "it is not started a third time"
-    finally:
-        hold.stop()
+    first = ask()
+    assert first.value == pytest.approx(local.score("sun", "warm", None).value, rel=1e-4)
+    assert (first.scorer, first.scorer_version) == local.identity == scorer.identity()
+    kill()
+    broken = eventually(ask, "error")
+    assert broken.reason.startswith("judging/judge-0 died") and math.isnan(broken.value) and broken.passed is None
+    assert eventually(ask, "ok").value == first.value
+    kill()
+    eventually(ask, "error")
+    time.sleep(2)
+    assert ask().status == "error", "it is not started a third time"
