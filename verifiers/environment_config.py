@@ -15,4 +15,5 @@ class EnvironmentVerifier(Part):
     of: Literal["sum", "last"] = "sum"
     """The rewards of all turns together, or the last turn's own."""
     passes: float = 1.0
-    """The response passes at this value or more, where the environment did not say itself whether the task is solved."""
+    """The response passes at this value or more, where the environment did not say itself whether the task is
+    solved."""
