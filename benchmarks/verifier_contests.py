@@ -41,7 +41,7 @@ class Contest:
     floor_name: str
     floor: Floor
     deadline: float
-    """Seconds that one verdict may take."""
+    """Seconds that one verdict may take; of those that compute in this process, that it should."""
 
 
 def prose(at: int, words: int = 120) -> str:
@@ -72,6 +72,15 @@ def mathematics(at: int) -> Item:
     r"""A number in a box; one in three as a fraction."""
     told = rf"\frac{{{2 * at}}}{{2}}" if at % 3 == 1 else str(at + wrong(at))
     return Item("", rf"{prose(at)} \boxed{{{told}}}", str(at))
+
+
+def algebra(at: int) -> Item:
+    """A polynomial in another form."""
+    return Item("", rf"{prose(at)} \boxed{{x(x+{at + wrong(at)})}}", f"x^2+{at}x")
+
+
+TOWER = Item("", r"\boxed{9^{9^9}}", "3")
+POWER = Item("", r"\boxed{(a+b+c+d+e+f)^{400}}", "x^2+x")
 
 
 def math_verify_bare(items: Sequence[Item]) -> list[bool]:
@@ -242,7 +251,7 @@ def reward_model(folder: Path) -> Contest:
 def contests(folder: Path) -> list[Contest]:
     """All of them. `folder` keeps what a contest writes."""
     second = {"timeout": 1.0, "workers": 1}
-    strings = ("string comparison", compare)
+    strings, bare = ("string comparison", compare), ("math-verify in-process", math_verify_bare)
     return [
         Contest("answer", {"kind": "answer"}, answer, Item("", LONGEST + "#1", "2"), *strings, 1.0),
         Contest(
@@ -253,15 +262,8 @@ def contests(folder: Path) -> list[Contest]:
             *strings,
             1.0,
         ),
-        Contest(
-            "math",
-            {"kind": "math", **second},
-            mathematics,
-            Item("", r"\boxed{9^{9^9}}", "3"),
-            "math-verify in-process",
-            math_verify_bare,
-            1.0,
-        ),
+        Contest("math, numbers", {"kind": "math", **second}, mathematics, TOWER, *bare, 1.0),
+        Contest("math, algebra", {"kind": "math", **second}, algebra, POWER, *bare, 1.0),
         Contest(
             "reasoning_gym countdown",
             {"kind": "reasoning_gym", "dataset": "countdown", **second},
