@@ -2,12 +2,11 @@
 
     python -m benchmarks.verifiers [--rounds 3] [--seconds 2] [--only math program] [--out FILE]
 
-In each round the floor, the verifier and the verifier with a bomb among each hundred answers run one after the other on
-the same answers; ratios are of one round, the table gives medians. "Per core" is answers for each second of CPU time,
-of this process and all that it started: what other work on the machine hardly changes. "A second" is by the clock, with
-one worker unless the name says two. With bombs the deadline leaves n / (n / rate + bombs * deadline / workers); "of what
-is left" is the share of that which came through, at most 1. Latencies are those of single answers, bombs included in the
-last two.
+In each round the floor, the verifier and the verifier with a bomb among each hundred answers run one after the other;
+ratios are of one round, the table gives medians. "Per core" is answers for each second of CPU time, of this process and
+all that it started: what other work on the machine hardly changes. "A second" is by the clock, with one worker unless
+the name says two. With bombs the deadline leaves n / (n / rate + bombs * deadline / workers); "of what is left" is the
+share of that which came through, at most 1. Latencies are those of single answers, bombs included in the last two.
 """
 
 import argparse
@@ -95,7 +94,7 @@ def measure(contest: Contest, rounds: int, seconds: float) -> list[Round]:
         warm = [contest.item(at) for at in range(24)]
         rate = timed(verifier.score_many, warm).clock
         count = 100 * round(min(max(rate * seconds, 100), 5000) / 100)
-        return [one_round(contest, verifier.score_many, count, at * count) for at in range(rounds)]
+        return [one_round(contest, verifier.score_many, count, 2 * at * count) for at in range(rounds)]
     finally:
         verifier.close()
 
@@ -119,7 +118,7 @@ def one_round(contest: Contest, score_many: Callable[[Sequence[Item]], list[Scor
     floor = timed(contest.floor, items)
     scores: list[Score] = []
     pace = timed(lambda some: scores.extend(score_many(some)), items)
-    some = items[: min(count, MOST_BOMBED)]
+    some = [contest.item(first + count + at) for at in range(min(count, MOST_BOMBED))]  # others: workers remember
     bombed = [contest.bomb if at % 100 == 50 else item for at, item in enumerate(some)]
     began = time.perf_counter()
     after = score_many(bombed)
