@@ -9,6 +9,7 @@ from verifiers.kinds import Tools
 from verifiers.score import Score, Status
 
 BOX = re.compile(r"\\f?boxed\s*\{")
+FRAME = re.compile(r"\\(?:f?boxed|fbox)(?![A-Za-z])")
 PHRASE = re.compile(r"\banswer\s*(?:(?:is|=|:)\s*:?\s*|(?=\$|\\[(\[]))", re.IGNORECASE)
 HOPE = re.compile(r"\.?\s*I hope it is correct\.?\s*\Z", re.IGNORECASE)
 """Minerva's closing words (Lewkowycz et al. 2022, appendix D)."""
@@ -70,7 +71,18 @@ def _of_boxes(different: list[str], last: str, several: str) -> tuple[str | None
         different = [last]
     if not all(different):
         return None, "the box is empty"
-    return ", ".join(different), ""
+    answer = unboxed(", ".join(different))
+    return (None, "a box beside something else in the box") if FRAME.search(answer) else (answer, "")
+
+
+def unboxed(text: str) -> str:
+    r"""What the one box holds that is the whole text, boxed up to three times; another text as it is."""
+    for _ in range(3):
+        match = BOX.match(text)
+        if not match or _closing(text, match.end()) != len(text) - 1:
+            break
+        text = text[match.end() : -1].strip()
+    return text
 
 
 def _unmarked(response: str) -> str | None:

@@ -112,7 +112,7 @@ class UnreadableReferenceError(ValueError):
 
 def decide(response: str, reference: Any, own: config.MathVerifier) -> Score | Question:
     """The verdict where no algebra is needed, else the question for `equal`."""
-    expected = answers.plain(reference)
+    expected = answers.unboxed(answers.plain(reference) or "")
     if not expected:
         return answers.unusable(reference)
     found, why = answers.final(response, own.marker, own.boxes)
