@@ -11,11 +11,14 @@ from pydantic import ValidationError
 
 from actors.pool import asked
 from actors.scorer import ScorerReplica
+from orchestrator.legality.silence import always_passes
+from orchestrator.legality.silence import compares as needs_reference
 from policies.prompt import Message as Turn
 from tests.fakes import prompt, trajectory
 from tests.judging_models import asks, classifier_folder, texts
+from verifiers import kinds
 from verifiers.grader import Item
-from verifiers.model_config import RewardModelVerifier
+from verifiers.model_config import PreferenceModelVerifier, RewardModelVerifier
 from verifiers.preference_model import ALONE, both
 from verifiers.scalar_model import ScalarHead
 from verifiers.score import Score, Status
@@ -221,3 +224,12 @@ def test_a_runs_conversation_reaches_the_model_whole():
     (entries,) = scorer.score([asked(replace(trajectory("t", 3), text="2"), of)])
     assert entries[0].value == 2
     assert [(one.role, one.content) for one in model.asked[0].messages] == [(one.role, one.content) for one in told]
+
+
+def test_braid_check_knows_which_models_never_say_fail_and_which_need_a_reference():
+    """What counts passes hears nothing of a model without a threshold."""
+    silent, heard = (RewardModelVerifier(path=PATH, threshold=threshold) for threshold in (None, 0.0))
+    assert always_passes(silent) == "reward_model without a threshold" and not always_passes(heard)
+    against = PreferenceModelVerifier(path=PATH, against="reference")
+    assert needs_reference(against) == "preference_model" and not needs_reference(silent)
+    assert kinds.compares(PreferenceModelVerifier(path=PATH)) and not kinds.compares(against)
