@@ -101,8 +101,10 @@ def test_a_model_learns_to_call_and_is_nothing_without_the_tool(tmp_path: Path) 
     assert run(EXAMPLE, out, in_process=True) == 0
     start, warm, sharp = probes(out)
     assert start["greedy_accuracy"] == start["sampled_accuracy"] == 0
-    assert warm["greedy_accuracy"] > 0.3
-    assert sharp["sampled_accuracy"] > warm["sampled_accuracy"] and sharp["greedy_accuracy"] > 0.6
+    assert warm["greedy_accuracy"] > 0.5 and warm["sampled_accuracy"] > 0.3
+    assert sharp["greedy_accuracy"] > 0.5 and sharp["sampled_accuracy"] > warm["sampled_accuracy"] + 0.02
+    rewards = [row["reward_mean"] for row in lines(out, "metrics") if row.get("stage") == "sharpen" and "loss" in row]
+    assert np.mean(rewards[-16:]) > np.mean(rewards[:8]) + 0.02, "192 responses a step"
     tokenizer = Tokenizer.load(out / "model")
     for one in trained(out):
         for by_tool, text in parted(one, tokenizer):

@@ -19,9 +19,11 @@ from actors.sampler import SamplerReplica
 from orchestrator.marks import parts
 from policies.config import GroupCredit, TurnCredit
 from policies.credit import assign
+from policies.prompt import Message, Prompt
 from policies.tokens import Tokenizer
 from policies.trajectory import FinishReason, Origin, ScoreEntry, Trajectory
-from tests.turn_parts import Open, Stage, entries, game, played, prompts, requests, whole
+from tests.chat_folder import chat_folder
+from tests.turn_parts import Open, Scripted, Stage, entries, game, played, prompts, requests, whole
 from verifiers.environments.config import AnyEnvironment, ToolsEnvironment
 
 
@@ -127,6 +129,24 @@ async def test_the_same_seed_is_the_same_episode_and_another_is_not(
         np.testing.assert_array_equal(one.behavior_logps, same.behavior_logps)
         assert not np.array_equal(one.tokens, different.tokens)
     np.testing.assert_array_equal(alone[0].tokens, first[1].tokens)
+
+
+@pytest.mark.parametrize("end", ["", "|"], ids=["stop string", "end token"])
+async def test_an_episode_reads_as_its_conversation(end: str, tmp_path: Path, open_stage: Open) -> None:
+    """The oracle is the chat template's own rendering of the whole conversation, whichever way a turn ended."""
+    chat = Tokenizer.load(chat_folder(tmp_path / "chat"))
+    called = '<tool_call>{"name": "calculator", "arguments": {"expression": "2+2"}}</tool_call>'
+    script = {"what is 2+2?": [f"{called}{end}", "#4|"]}
+    known = [Prompt("what is 2+2?", "what is 2+2?", chat.prompt("what is 2+2?"), '"4"')]
+    sampler = Scripted(chat, script)
+    (one,) = await open_stage(ToolsEnvironment()).playing(sampler, chat, known, 4096).generate(requests(known))
+    said = ["what is 2+2?", called, "<tool_response>\n4\n</tool_response>", "#4"]
+    roles = ("user", "assistant", "user", "assistant")
+    rendered = chat.rendered([Message(*pair) for pair in zip(roles, said, strict=True)])
+    whole_text = chat.decode(np.concatenate([one.behavior_context, one.tokens]), skip_special=False)
+    assert whole_text == rendered.rstrip("\n")
+    own = chat.decode(one.tokens[one.origin == Origin.LEARNER], skip_special=False)
+    assert own == called + ("<|im_end|>" if end else "") + "#4<|im_end|>"
 
 
 # ---------------------------------------------------------------- what is recorded
