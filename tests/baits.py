@@ -73,7 +73,8 @@ class Bait:
         folders = {*here, str(ROOT), str(ROOT / "tests"), tempfile.gettempdir(), *filter(os.path.isdir, sys.path)}
         named = [str(path) for folder in folders for path in _listed(folder) if self.mark in path.name]
         planted = [Path(folder, name) for folder in folders for name in PLANTED]
-        return named + [str(path) for path in planted if path.is_file() and self.mark in path.read_text("latin1")]
+        readable = [path for path in planted if os.access(path, os.R_OK)]
+        return named + [str(path) for path in readable if self.mark in path.read_text("latin1")]
 
     def _processes(self) -> list[str]:
         """Processes that bear the mark, and any that came from here and has no parent but us."""

@@ -224,6 +224,19 @@ OTHERS = [
     ),
     attack("kill its group", "signals and ptrace", "import os\ndef attack():\n    os.killpg(0, 9)"),
     attack("stop itself", "signals and ptrace", "import os, signal\ndef attack():\n    os.killpg(0, signal.SIGSTOP)"),
+    attack(
+        "a child that stops itself",
+        "signals and ptrace",
+        """
+        import os, signal
+        def attack():
+            child = os.fork()
+            if child == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+                os._exit(0)
+            os.waitpid(child, 0)
+        """,
+    ),
     call("trace another", "signals and ptrace", "libc.ptrace(16, @VICTIM@, None, None)"),
     call("trace its parent", "signals and ptrace", "libc.ptrace(16, os.getppid(), None, None)"),
     attack(
