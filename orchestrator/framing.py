@@ -57,12 +57,16 @@ def _train(asking: Asking, source: Source, one: Trajectory, prompt: Prompt, fact
     return asking.context(source.train, prompt, facts)
 
 
+def attributes(one: Trajectory) -> dict[str, float]:
+    """Scores of the whole response, by name, that a template may show: no held-out ones."""
+    heard = (entry for entry in one.scores if entry.start is None and not is_held_out(entry))
+    return {entry.name: entry.value for entry in heard if entry.status == "ok"}
+
+
 def _facts(asking: Asking, member: Member, group: Group, prompt: Prompt) -> Facts:
     """What the response was asked with, and what is known since; without a parent it is itself `parent`."""
     one, shelf = member.trajectory, asking.demonstrations
     facts = member.facts or facts_of(prompt, shelf.for_prompt(prompt.id, 0) if shelf else None)
-    heard = [entry for entry in one.scores if entry.start is None and not is_held_out(entry)]
-    named = {entry.name: entry.value for entry in heard if entry.status == "ok"}
     found = sibling(group.members, one.id)
-    known = replace(facts, attributes=named or None, sibling=facts.sibling if found is None else found)
+    known = replace(facts, attributes=attributes(one) or None, sibling=facts.sibling if found is None else found)
     return known if member.parent is not None else replace(known, parent=one.text, reason=said_of(one))

@@ -11,6 +11,7 @@ import pytest
 
 from actors.scorer import ScorerReplica
 from orchestrator.config import Pipeline
+from orchestrator.framing import attributes
 from orchestrator.health import Watch, watch_of
 from orchestrator.health_config import Health
 from orchestrator.held_out import HELD_OUT, HeldOut, chosen, facts, gap_of, is_held_out
@@ -123,6 +124,9 @@ async def test_a_response_that_one_of_them_does_not_judge_is_in_no_gap():
 
 
 def test_no_context_hears_of_it():
+    said = [ScoreEntry(name, 1.0) for name in ("reward", "held_out", "style", "held_out/form")]
+    said += [ScoreEntry("step", 1.0, start=0, end=2), ScoreEntry("judge", math.nan, status="timeout")]
+    assert attributes(trajectory(scores=tuple(said))) == {"reward": 1.0, "style": 1.0}
     assert is_held_out(ScoreEntry("held_out", 1.0)) and is_held_out(ScoreEntry("held_out/format", 1.0))
     assert not is_held_out(ScoreEntry("reward", 1.0)) and not is_held_out(ScoreEntry("held_outside", 1.0))
 
