@@ -1,6 +1,7 @@
 """Steps as spans of tokens, and spans of characters as spans of tokens: against bytes that are walked by hand."""
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,9 +44,14 @@ def ids(values: Sequence[int]) -> Int32:
     return np.asarray(values, np.int32)
 
 
+@cache
+def by_bytes_alone(tokenizer: Tokenizer) -> dict[bytes, int]:
+    return {bytes_of(tokenizer, one): one for one in range(tokenizer.vocab_size)}
+
+
 def bytewise(tokenizer: Tokenizer, text: str) -> Int32:
     """The text with a token for each byte: every character that has several is cut."""
-    by_byte = {bytes_of(tokenizer, one): one for one in range(tokenizer.vocab_size)}
+    by_byte = by_bytes_alone(tokenizer)
     return ids([by_byte[bytes([one])] for one in text.encode()])
 
 
@@ -57,12 +63,13 @@ def texts(tokenizer: Tokenizer, tokens: Int32, cut: StepCut) -> list[str]:
 
 
 @given(st.lists(st.integers(0, 310), max_size=24))
+@settings(deadline=None)
 def test_pieces_of_any_bytes_join_to_the_text(ours: Tokenizer, tokens: list[int]) -> None:
     assert "".join(ours.pieces(tokens)) == ours.decode(tokens)
 
 
 @given(st.lists(st.integers(0, 274), max_size=24))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_pieces_join_to_the_text_where_a_bad_byte_undoes_characters(fallback: Tokenizer, tokens: list[int]) -> None:
     assert "".join(fallback.pieces(tokens)) == fallback.decode(tokens)
 
@@ -92,6 +99,7 @@ def walked(tokenizer: Tokenizer, tokens: Int32, text: str, start: int, end: int)
 
 
 @given(st.sampled_from(TEXTS), st.data())
+@settings(deadline=None)
 def test_spans_of_characters_cover_their_bytes(ours: Tokenizer, text: str, data: st.DataObject) -> None:
     whole = data.draw(st.booleans())
     tokens = ours.encode(text) if whole else bytewise(ours, text)
@@ -133,7 +141,7 @@ WORD_TOKENS = st.lists(st.integers(0, 310), min_size=1, max_size=30)
 
 
 @given(WORD_TOKENS, st.sampled_from(["\n\n", "\n", " ", "e"]))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_steps_cover_all_tokens_and_end_where_bytes_say(ours: Tokenizer, tokens: list[int], separator: str) -> None:
     spans = step_spans(ours, ids(tokens), StepCut(separator=separator, max_steps=99))
     assert spans[0][0] == 0 and spans[-1][1] == len(tokens)

@@ -1,6 +1,7 @@
 """Tokenizers whose tokens cut characters: byte-level BPE, and sentence pieces that fall back to bytes."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -31,6 +32,7 @@ def byte_fallback(folder: Path) -> Ours:
     return Ours.load(folder)
 
 
+@cache
 def alphabet() -> dict[str, int]:
     """Character that stands for a byte in a byte-level vocabulary -> the byte (GPT-2's table, written out)."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
