@@ -29,7 +29,7 @@ GRACE = 15.0
 """Seconds past a scorer's own limit, at which it hands back what was ready; past these too it counts as hung."""
 
 RESTARTS = 16
-"""Scorers that one place may use up in a call, so that a verifier that cannot live ends."""
+"""Scorers that one place may use up without a verdict between, so that a verifier that cannot live ends."""
 
 DEATHS = 2
 """Calls that die, or raise, over the same response before it is blamed; the last of them is over it alone."""
@@ -49,7 +49,7 @@ class ScorerPool:
     on_event: Callable[..., None]
     kill: Callable[[Actor], None]
     start: float = 300.0
-    """Longest wait for a new scorer, in seconds."""
+    """Longest wait for a new scorer, and for all that a place needs in one call, in seconds."""
     grace: float = GRACE
     compares: bool = False
     """Whether the verifier compares the responses of a group, so that a group is never divided."""
@@ -90,18 +90,19 @@ class ScorerPool:
 
     async def _serve(self, place: int, call: "_Call") -> None:
         """Ask one place's scorer for chunk after chunk, until all is answered or its time or its restarts run out."""
-        left, restarts = self.timeout, 0
+        left, mending, restarts = self.timeout, 0.0, 0
         while left > 0 and await call.more():
             async with self.locks.setdefault(place, asyncio.Lock()):
                 chunk, began = call.take(), time.monotonic()
                 if not chunk:
                     continue  # while this place served another call, the others took what there was
                 lost = await self._ask(place, call, chunk, left)
-                left -= time.monotonic() - began
+                left -= (ended := time.monotonic()) - began
                 alive = not lost or await self._replace(place, lost)
+                mending += time.monotonic() - ended
             await call.done()
-            restarts += bool(lost)
-            if not alive or restarts > RESTARTS:
+            restarts = restarts + 1 if lost else 0
+            if not alive or restarts > RESTARTS or mending > self.start:
                 call.spent = True
                 return
 

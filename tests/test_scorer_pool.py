@@ -43,6 +43,7 @@ class Fake:
         return verdicts(items)
 
     async def __ray_ready__(self):
+        await asyncio.sleep(self.world.mending)
         if self.world.barren:
             raise RuntimeError("cannot start")
 
@@ -70,6 +71,8 @@ class World:
     timeout: float = 30.0
     barren: bool = False
     """Whether no new scorer starts."""
+    mending: float = 0.0
+    """Seconds that a new one takes to start."""
     calls: list = field(default_factory=list)
     events: list = field(default_factory=list)
     spawned: Counter = field(default_factory=Counter)
@@ -179,6 +182,22 @@ async def test_a_verifier_that_cannot_live_ends():
     found = await statuses(world.pool(), asked(*["bomb"] * 200))
     assert set(found) == {"error"}
     assert sum(world.spawned.values()) <= 2 * (RESTARTS + 2)
+
+
+async def test_many_culprits_among_the_innocent_use_nobody_up():
+    world = World(1)
+    said = ["bomb" if at % 25 == 7 else "right" for at in range(1000)]
+    assert await statuses(world.pool(), asked(*said)) == ["error" if one == "bomb" else 1.0 for one in said]
+    assert RESTARTS < sum(world.spawned.values()) - 1 <= 80  # at most two deaths each
+
+
+async def test_a_place_that_takes_too_long_to_mend_is_given_up():
+    world = World(1, mending=0.3)
+    pool = world.pool()
+    pool.start = 1.0
+    found = await statuses(pool, asked(*["bomb" if at % 2 else "right" for at in range(40)]))
+    assert 1.0 in found and found.count("error") > 20  # some of the innocent, and it is said
+    assert world.kinds()["unjudged"] == 1
 
 
 async def test_where_no_new_scorer_starts_the_others_judge_all_but_the_culprit():
