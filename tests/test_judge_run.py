@@ -100,7 +100,8 @@ def test_pairs_of_a_group_become_preferences(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_folder_is_asked_as_an_actor(tmp_path: Path) -> None:
     folder = str(speaking_folder(tmp_path))
     own = JudgeVerifier.model_validate(
