@@ -24,8 +24,7 @@ def rows() -> dict[tuple[str, str], Row]:
 def test_there_are_attacks_enough_and_each_is_one() -> None:
     assert len(ATTACKS) >= 20
     assert len(set(ATTACKS.values())) == len(ATTACKS)
-    orders = [name for name, text in ATTACKS.items() if not ORDERED.search(spoken(text))]
-    assert orders == ["verdict in every form"], "a judge that obeys has something to obey"
+    assert all(ORDERED.search(spoken(text)) for text in ATTACKS.values()), "a judge that obeys has something to obey"
     assert len(responses()) == len(ATTACKS) + 2
 
 
