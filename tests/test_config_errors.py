@@ -55,7 +55,8 @@ def test_the_good_one_is_good(tmp_path):
         (
             "verifier: {kind: answr}",
             "bad.yaml: verifier: unknown kind (got 'answr'); did you mean 'answer'? "
-            "the kinds are answer, math, format, reasoning_gym, steps, rubric",
+            "the kinds are answer, program, math, format, reasoning_gym, function, length, repetition, tags, language, "
+            "json_schema, environment, reward_model, preference_model, prm, judge, steps, rubric",
         ),
         (
             "model: {preset: arithmetic}",
