@@ -21,10 +21,10 @@ ANSWER = {"kind": "answer"}
 FORM = {"kind": "format", "timeout": 0.5}
 RUBRIC = {"kind": "rubric", "parts": [{"kind": "answer"}, {"kind": "format", "weight": 0.1}]}
 STEPS = {"kind": "steps", "step": {"kind": "format", "pattern": ".*\n?"}, "outcome": {"kind": "answer"}}
-TASK = {"kind": "reasoning_gym", "dataset": "chain_sum", "marker": "####", "timeout": 1.0}
+TASK = {"kind": "reasoning_gym", "dataset": "chain_sum", "marker": "####", "timeout": 1.0, "workers": 1}
 ENTRY = {"question": "4 + 3 =", "answer": "7", "metadata": {"source_dataset": "chain_sum", "source_index": 0}}
 
-COUNTDOWN = {"kind": "reasoning_gym", "dataset": "countdown", "timeout": 1.0}
+COUNTDOWN = {"kind": "reasoning_gym", "dataset": "countdown", "timeout": 1.0, "workers": 1}
 REACHED = {"question": "Make 15 of 7 and 8.", "answer": "7 + 8", "metadata": {"numbers": [7, 8], "target": 15}}
 EVALUATING = (
     *("binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication", "puzzle24"),
@@ -177,8 +177,8 @@ SCHEMA = {
     "required": ["answer"],
     "additionalProperties": False,
 }
-JSON = {"kind": "json_schema", "against": SCHEMA, "equals": "yes", "timeout": 1.0}
-ANY_JSON = {"kind": "json_schema", "equals": "yes", "timeout": 1.0}
+JSON = {"kind": "json_schema", "against": SCHEMA, "equals": "yes", "timeout": 1.0, "workers": 1}
+ANY_JSON = {"kind": "json_schema", "equals": "yes", "timeout": 1.0, "workers": 1}
 THREE = {"answer": 3}
 LENGTH = {"kind": "length", "least": 3, "most": 5}
 TAGS = {"kind": "tags"}

@@ -86,7 +86,7 @@ def judged():
         verifier.close()
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
         left = descendants() - before
-        yield {
+        return {
             "scores": list(zip(rows, scores, strict=True)),
             "seconds": seconds,
             "touched": bait.touched(),
