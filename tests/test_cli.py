@@ -144,7 +144,7 @@ def findings(tmp_path, **environment):
 def test_doctor_looks_at_everything_and_says_it_as_json():
     done = braid("doctor", "--json")
     document = json.loads(done.stdout)
-    looked_at = {"python", "packages", "names", "disk", "shared memory", "memory", "cores", "gpu", "ray"}
+    looked_at = {"python", "packages", "names", "disk", "shared memory", "memory", "cores", "gpu", "sandbox", "ray"}
     assert {one["name"] for one in document["findings"]} == looked_at
     assert done.returncode == (0 if document["healthy"] else 1)
 
