@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from actors.sharding import StepFacts
-from orchestrator import held_out
+from orchestrator import episodes, held_out
 from orchestrator.accounting import by_origin, funnel, staleness
 from orchestrator.assemble import Assembled
 from orchestrator.config import Stage
@@ -67,6 +67,7 @@ def metrics_row(
         "seconds_generate": collected.seconds_generate,
         "seconds_score": collected.seconds_score,
         **_labels(collected.labels),
+        **episodes.facts(rollouts),
     }
     return row
 

@@ -13,6 +13,7 @@ from engine_parts import empty_folder
 from actors.cluster import Actor, ActorLostError
 from actors.engine import SampleRequest
 from actors.pool import asked
+from orchestrator import episodes
 from orchestrator.config import Probe, SamplingConfig
 from orchestrator.probing import Prober
 from orchestrator.turns import Playing
@@ -20,7 +21,7 @@ from policies.config import TurnCredit
 from policies.credit import assign
 from policies.tokens import Tokenizer
 from policies.trajectory import FinishReason, Trajectory
-from tests.fakes import FakeScorer
+from tests.fakes import FakeScorer, trajectory
 from tests.turn_parts import Open, Scripted, Stage, entries, game, played, prompts, requests, whole
 from verifiers.environment_config import EnvironmentVerifier
 from verifiers.environments.config import AnyEnvironment, RetryEnvironment
@@ -153,6 +154,18 @@ async def test_a_cancelled_call_leaves_no_episode_behind(
             break
         await asyncio.sleep(0.01)
     assert stage.replicas[0].holds() == 0
+
+
+async def test_a_step_says_what_its_episodes_were(tokenizer: Tokenizer, open_stage: Open, tmp_path: Path) -> None:
+    script = {"a=": ["x", "yy", "done"], "b=": ["done|"], "c=": ["x", "raise"], "d=": ["unknown", "done"]}
+    made, _ = await played(open_stage(game(tmp_path)), tokenizer, script)
+    told = episodes.facts(made)
+    assert [episodes.turns(one) for one in made] == [3, 1, 2, 2]
+    assert told["turns_mean"] == 2.0 and told["episodes_broken"] == 1
+    assert told["observed_share"] == (4 + 0 + 2 + 2) / sum(len(one.tokens) for one in made)
+    assert told["turn_reward_first"] == (1.0 + 1.0 + 1.0 + 2.0) / 4
+    assert told["turn_reward_last"] == (3.0 + 1.0 + 1.0 + 2.0) / 4
+    assert episodes.facts([]) == {} == episodes.facts([trajectory()])
 
 
 # ---------------------------------------------------------------- verdicts
