@@ -2,11 +2,13 @@
 
 import json
 import random
+import re
 import time
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -18,10 +20,15 @@ from teachers.observations import Framing, cut, written
 from tests.chat_folder import chat_folder
 from verifiers.environments import calculator
 from verifiers.environments.calls import Call, Malformed, Syntax
-from verifiers.environments.config import Calls, Environment, RetryEnvironment, Search, ToolsEnvironment
+from verifiers.environments.config import (
+    Calls,
+    CustomEnvironment,
+    Environment,
+    RetryEnvironment,
+    ToolsEnvironment,
+)
 from verifiers.environments.opening import open_environment, stops
 from verifiers.environments.protocol import Task
-from verifiers.environments.search import answer, corpus, snippet
 from verifiers.verifier import build
 
 SOON = 5.0
@@ -249,65 +256,6 @@ def test_tools_are_named_once_and_plain_calls_name_none() -> None:
     assert TypeAdapter(Environment).validate_python({"kind": "tools"}).tools[0].kind == "calculator"
 
 
-# ---------------------------------------------------------------- search
-
-
-def corpus_of(folder: Path, rows: list[dict[str, str]]) -> str:
-    path = folder / "corpus.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
-def test_search_ranks_and_shows_the_piece_with_the_words(tmp_path: Path) -> None:
-    rows = [{"text": f"Passage {at} is about nothing. " * 20} for at in range(30)]
-    rows[7] = {"title": "Paris", "text": "filler " * 20 + "Paris is the capital of France. " + "filler " * 20}
-    rows[8] = {"text": "capital letters are large"}
-    own = Search(path=corpus_of(tmp_path, rows), top=2, characters=60)
-    found = answer(own, "what is the CAPITAL of France?")
-    first, second = found.split("\n")
-    assert first.startswith("(1) Paris: ... ") and "capital of France" in first and first.endswith(" ...")
-    assert second.startswith("(2) ")
-    assert answer(own, "zebra") == answer(own, "") == answer(own, "☃ !?") == "nothing found"
-    assert len(answer(own, "passage " * 100_000)) < 500
-
-
-def test_search_reads_plain_text_and_names_bad_rows(tmp_path: Path) -> None:
-    plain = tmp_path / "notes.txt"
-    plain.write_text("one cat\n\n \n two dogs \n of mine\n", encoding="utf-8")
-    assert answer(Search(path=str(plain)), "dogs") == "(1) two dogs of mine"
-    with pytest.raises(ValueError, match="no such file"):
-        corpus(str(tmp_path / "absent.txt"))
-    for line, why in (("{", "no JSON"), ('{"title": "x"}', "has no text"), ("3", "has no text")):
-        bad = tmp_path / f"bad{len(line)}{why[:3].strip()}.jsonl"
-        bad.write_text('{"text": "fine"}\n' + line + "\n", encoding="utf-8")
-        with pytest.raises(ValueError, match=f":2: {why}"):
-            corpus(str(bad))
-    (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match="no passage"):
-        corpus(str(tmp_path / "empty.jsonl"))
-
-
-def test_search_is_right_on_a_corpus_counted_by_hand(tmp_path: Path) -> None:
-    """A query of one word finds exactly the passages that hold it, those with more of it a word first."""
-    draws = random.Random(1)
-    words = [f"w{at}" for at in range(12)]
-    rows = [{"text": " ".join(draws.choices(words, k=8))} for _ in range(40)]
-    opened = corpus(corpus_of(tmp_path, rows))
-    for word in words:
-        found = [one.text for one in opened.find(word, 40)]
-        counts = [text.split().count(word) for text in found]
-        assert sorted(found) == sorted(row["text"] for row in rows if word in row["text"].split())
-        assert counts == sorted(counts, reverse=True)
-
-
-def test_a_snippet_is_never_longer_than_asked() -> None:
-    text = "alpha beta gamma delta " * 50
-    for characters in (20, 33, 100):
-        piece = snippet(text, {"gamma", "delta"}, characters)
-        assert len(piece.replace("... ", "").replace(" ...", "")) <= characters
-        assert "gamma delta" in piece
-
-
 # ---------------------------------------------------------------- what a model reads
 
 
@@ -382,3 +330,27 @@ def test_an_answer_that_nobody_can_judge_has_no_reward() -> None:
     episode.start(Task("1+1=", None))
     turn = episode.step("#2")
     assert turn.status == "error" and not turn.done and not turn.failed
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_the_pages_examples_are_what_they_say(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "environments.md").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    own = TypeAdapter(Environment).validate_python(yaml.safe_load(blocks["yaml"])["environment"])
+    assert [one.kind for one in own.tools] == ["calculator", "interpreter", "search"]
+    (tmp_path / "guess.py").write_text(blocks["python"], encoding="utf-8")
+    episode = open_environment(CustomEnvironment(path=str(tmp_path / "guess.py"), name="Guess"))()
+    episode.start(Task("guess:", "7"))
+    turns = [episode.step(text) for text in ("3", "9", "7")]
+    assert [turn.observation for turn in turns] == ["higher", "lower", ""]
+    assert [turn.reward for turn in turns] == [0.0, 0.0, 1.0] and turns[2].done and turns[2].passed
+
+
+def test_a_file_without_the_class_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match="no class Game"):
+        open_environment(CustomEnvironment(path=str(tmp_path / "empty.py"), name="Game"))
+    with pytest.raises(ValueError, match="no such Python file"):
+        open_environment(CustomEnvironment(path=str(tmp_path / "absent.py"), name="Game"))
