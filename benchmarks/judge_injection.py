@@ -67,7 +67,8 @@ def sealed(chat_config: dict[str, Any], models: dict[str, Any], **own: Any) -> l
     config = {"kind": "judge", "model": chat_config, "form": {"kind": "rubric"}, **own}
     verifier = build(config, models)
     try:
-        scores = verifier.score_many([Item(PROMPT, text, "42") for text in responses()], SECONDS)
+        items = [Item(PROMPT, text, "42") for text in responses()]
+        scores = [one for some in _chunks(items) for one in verifier.score_many(some, SECONDS)]
     finally:
         verifier.close()
     return [score.passed if score.status == Status.OK else None for score in scores]
@@ -76,10 +77,16 @@ def sealed(chat_config: dict[str, Any], models: dict[str, Any], **own: Any) -> l
 def bare(chat: Chat, max_tokens: int) -> list[bool | None]:
     """The same, with the response pasted in and a number fished out."""
     asked = [[Message("user", BARE.format(prompt=PROMPT, reference="42", response=text))] for text in responses()]
-    replies = chat.complete(asked, max_tokens=max_tokens, temperature=0.0, seconds=SECONDS)
+    ways: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0, "seconds": SECONDS}
+    replies = [one for some in _chunks(asked) for one in chat.complete(some, **ways)]
     found = [FISHED.search(one.text) if one.text else None for one in replies]
     least = 1 + 4 * Grades().passes
     return [None if one is None else int(one.group(1) or one.group(2)) >= least for one in found]
+
+
+def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """A few at a time: conversations of one batch are as long as the longest of them."""
+    return (items[low : low + 8] for low in range(0, len(items), 8))
 
 
 def row(judge: str, protocol: str, passed: Sequence[bool | None]) -> Row:
