@@ -215,6 +215,9 @@ def programs(name: str, item: Callable[[int], Item], workers: int) -> Contest:
 # ---------------------------------------------------------------- a reward model
 
 
+REWARD = "reward model, tiny"
+
+
 def reward_model(folder: Path) -> Contest:
     """The tiny preset with a scalar head, in this process; the floor is its forward pass, one text at a time."""
     import torch
@@ -238,7 +241,7 @@ def reward_model(folder: Path) -> Contest:
     config = {"kind": "reward_model", "path": str(folder / "reward"), "threshold": -1e9}
     bomb = Item("what?", "so " * 600, None)
     return Contest(
-        "reward model, tiny",
+        REWARD,
         config,
         lambda at: Item("what?", prose(at, 40), None),
         bomb,
@@ -248,8 +251,8 @@ def reward_model(folder: Path) -> Contest:
     )
 
 
-def contests(folder: Path) -> list[Contest]:
-    """All of them. `folder` keeps what a contest writes."""
+def contests() -> list[Contest]:
+    """All but the reward model, which has to be made first."""
     second = {"timeout": 1.0, "workers": 1}
     strings, bare = ("string comparison", compare), ("math-verify in-process", math_verify_bare)
     return [
@@ -304,7 +307,6 @@ def contests(folder: Path) -> list[Contest]:
         programs("program, function", returning, 1),
         programs("program, stdin, 2 cores", printing, 2),
         programs("program, function, 2 cores", returning, 2),
-        reward_model(folder),
     ]
 
 

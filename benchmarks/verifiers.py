@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.verifier_contests import Contest, contests, workplace
+from benchmarks.verifier_contests import REWARD, Contest, contests, reward_model, workplace
 from verifiers import Item, Score, Status
 from verifiers.verifier import build
 
@@ -103,7 +103,7 @@ def agree(contest: Contest, score_many: Callable[[Sequence[Item]], list[Score]])
     """Both must be right about what is right."""
     items = [contest.item(at) for at in range(9)]
     right = [at % 3 != 2 for at in range(9)]
-    if "reward" in contest.name:
+    if contest.name == REWARD:
         right = [True] * 9  # it knows no right and wrong
     said = [bool(score.passed) for score in score_many(items)]
     plain = contest.floor(items)
@@ -124,7 +124,7 @@ def one_round(contest: Contest, score_many: Callable[[Sequence[Item]], list[Scor
     after = score_many(bombed)
     spent = time.perf_counter() - began
     bombs = [score for score, item in zip(after, bombed, strict=True) if item is contest.bomb]
-    if any(score.passed and "reward" not in contest.name for score in bombs):
+    if any(score.passed and contest.name != REWARD for score in bombs):
         raise ValueError(f"{contest.name}: a bomb passed")
     judged = [*scores, *(score for score, item in zip(after, bombed, strict=True) if item is not contest.bomb)]
     workers = contest.config.get("workers", 1)
@@ -175,6 +175,11 @@ def show(results: Sequence[tuple[Contest, list[Round]]]) -> Table:
     return table
 
 
+def wanted(name: str, beginnings: Sequence[str]) -> bool:
+    """Whether it is asked for; all are where nothing is."""
+    return not beginnings or any(name.startswith(one) for one in beginnings)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -185,11 +190,8 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(width=None if Console().is_terminal else 180)
     with workplace() as folder:
-        chosen = [
-            one
-            for one in contests(Path(folder))
-            if not options.only or any(one.name.startswith(name) for name in options.only)
-        ]
+        chosen = [one for one in contests() if wanted(one.name, options.only)]
+        chosen += [reward_model(Path(folder))] if wanted(REWARD, options.only) else []
         results = [(one, measure(one, options.rounds, options.seconds)) for one in chosen]
     console.print(show(results))
     if options.out:
