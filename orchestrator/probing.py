@@ -35,7 +35,8 @@ class Prober:
             temperature = self.config.temperature if draw >= 0 else 0.0
             decoding = Sampling(temperature, 1.0, -1, sampling.max_tokens, sampling.stop)
             name = f"probe/{prompt.id}/{'greedy' if draw < 0 else draw}"
-            yield SampleRequest(name, prompt.tokens, decoding, seed_for(self.seed, name), prompt.id)
+            group = f"probe/{prompt.id}"  # for verifiers that compare a prompt's responses
+            yield SampleRequest(name, prompt.tokens, decoding, seed_for(self.seed, name), prompt.id, group)
 
     def _row(self, one: Trajectory) -> dict[str, Any]:
         outcome = next((score for score in one.scores if score.name == "reward"), None)

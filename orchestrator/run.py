@@ -47,6 +47,8 @@ HERE = (
     "resources.learner.zero_stage=0",
     "resources.learner.replicas=1",
     "resources.scorer.replicas=1",
+    "resources.judge.engine=torch",
+    "resources.judge.replicas=1",
 )
 """What a run in one process changes in its pipeline."""
 
