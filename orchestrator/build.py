@@ -212,7 +212,7 @@ async def start_parts(
         hold.kill,
     )
     judging = scorers(pipeline, hold, on_event)
-    environments = environment_pool(pipeline, hold, on_event) if inputs.writes else None
+    environments = environment_pool(pipeline, hold, on_event, judging.judging) if inputs.writes else None
     frozen = _frozen_models(hold, pipeline, inputs, checkpoints)
     models = [*judging.actors, *(actor for pool in frozen.pools.values() for actor in pool.replicas)]
     models += environments.replicas if environments else []

@@ -10,7 +10,7 @@ from teachers.config import ModelDemonstrations, ToolCaller
 from verifiers.config import AnyVerifier
 from verifiers.environment_config import EnvironmentVerifier
 from verifiers.environments.config import CustomEnvironment, RetryEnvironment, Search, ToolsEnvironment
-from verifiers.kinds import leaves, wanted
+from verifiers.kinds import compares, leaves
 
 KEY = ("environment",)
 
@@ -59,9 +59,9 @@ def _judged(verifier: AnyVerifier, *, asks: bool) -> Iterator[Fault]:
     if asks:
         problem = "retry asks the verifier, which asks the environment (got 'environment')"
         yield Fault(("verifier",), problem, "let a verifier judge the answers")
-    if wanted(verifier):
-        problem = "retry asks the verifier in the environment's own actor, and no model is served there (got 'retry')"
-        yield Fault((*KEY, "kind"), problem, "choose a verifier that asks no model")
+    if compares(verifier):
+        problem = f"compares responses to one prompt, and retry asks it for one at a time {shown(verifier.kind)}"
+        yield Fault(("verifier", "kind"), problem, "choose a verifier that judges a response by itself")
 
 
 def _files(pipeline: Pipeline) -> Iterator[Fault]:

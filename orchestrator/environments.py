@@ -10,6 +10,7 @@ from actors.environments import EnvironmentPool, EnvironmentReplica
 from orchestrator.config import Pipeline
 from orchestrator.ports import Sampler
 from orchestrator.processes import environment as process_environment
+from orchestrator.scorers import Judging, shared
 from orchestrator.turns import Playing
 from policies.bad_input import refuse, shown
 from policies.prompt import Prompt
@@ -39,17 +40,19 @@ def framing_of(pipeline: Pipeline, tokenizer: Tokenizer) -> Framing | None:
     return Framing(tokenizer, own)
 
 
-def environment_pool(pipeline: Pipeline, hold: Hold, on_event: Callable[..., None]) -> EnvironmentPool | None:
-    """Spawn the environment's actors, where the pipeline has one."""
+def environment_pool(
+    pipeline: Pipeline, hold: Hold, on_event: Callable[..., None], judging: Judging
+) -> EnvironmentPool | None:
+    """Spawn the environment's actors, where the pipeline has one; `judging` serves the verifier that `retry` asks."""
     own = pipeline.environment
     if own is None:
         return None
-    spawn = partial(_spawn, pipeline, hold)
+    spawn = partial(_spawn, pipeline, hold, judging)
     replicas = [spawn(index) for index in range(own.replicas)]
     return EnvironmentPool(spawn, replicas, own.seconds, pipeline.resources.deadlines.start, on_event, hold.kill)
 
 
-def _spawn(pipeline: Pipeline, hold: Hold, index: int) -> Actor:
+def _spawn(pipeline: Pipeline, hold: Hold, judging: Judging, index: int) -> Actor:
     return hold.spawn(
         EnvironmentReplica,
         pipeline.environment,
@@ -57,6 +60,7 @@ def _spawn(pipeline: Pipeline, hold: Hold, index: int) -> Actor:
         role="environment",
         index=index,
         env=process_environment(1),
+        kwargs={"models": shared(judging, hold, index)},
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import assert_never
+from typing import Any, assert_never
 
 from actors.cluster import Actor, Hold
 from actors.judge_replica import JudgeReplica
@@ -31,7 +31,13 @@ class Scorers:
     reward: ScorerPool
     held_out: ScorerPool | None
     """Of the verifier that nothing trains on, where the pipeline has one."""
-    models: Sequence[Actor]
+    judging: "Judging"
+    """The models that they ask."""
+
+    @property
+    def models(self) -> list[Actor]:
+        """The actors of all those models."""
+        return [actor for actors in self.judging.values() for actor in actors]
 
     @property
     def actors(self) -> list[Actor]:
@@ -50,7 +56,7 @@ def scorers(pipeline: Pipeline, hold: Hold, on_event: Callable[..., None]) -> Sc
     return Scorers(
         pool(pipeline.verifier, "scorer", REWARD),
         pool(held_out, "held-out", HELD_OUT) if held_out else None,
-        [actor for actors in judging.values() for actor in actors],
+        judging,
     )
 
 
@@ -65,7 +71,7 @@ def _pool(
     (verifier, role, name), config = what, pipeline.resources.scorer
 
     def spawn(index: int) -> Actor:
-        models = {name: hold.share(actors[index % len(actors)]) for name, actors in judging.items()}
+        models = shared(judging, hold, index)
         return hold.spawn(
             ScorerReplica,
             verifier,
@@ -87,6 +93,11 @@ def _pool(
         name=name,
         signed=(verifier.kind, ""),
     )
+
+
+def shared(judging: Judging, hold: Hold, index: int) -> dict[str, Any]:
+    """Of each model, the replica that the scorer or environment number `index` asks."""
+    return {name: hold.share(actors[index % len(actors)]) for name, actors in judging.items()}
 
 
 def judging_models(pipeline: Pipeline, hold: Hold) -> Judging:

@@ -166,6 +166,26 @@ def test_a_policy_trains_on_a_reward_model_and_a_preference_model(how: bool, rew
     assert sum(scores["preference_model"].value for scores in by_name) == pytest.approx(len(by_name) / 2, abs=1e-5)
 
 
+def test_a_reward_model_judges_each_answer_of_an_episode(reward_model: Path, tmp_path: Path):
+    verifier = {"kind": "reward_model", "path": str(reward_model), "squash": True, "threshold": 0.5}
+    play = {"kind": "retry", "request": "9", "framing": "inline"}
+    content = grpo(tmp_path, verifier, environment=play)
+    out = tmp_path / "run"
+    assert run(write(content, tmp_path / "p.yaml"), out, in_process=True) == 0, rows(out, "events")
+    for scores in rewards(out):
+        turns = [one for one in scores if one.name == "turn"]
+        assert len(turns) == 2
+        assert all(one.status == "ok" and 0 < one.value < 1 and one.passed == (one.value > 0.5) for one in turns)
+
+
+def test_retry_refuses_a_verifier_that_compares(reward_model: Path, tmp_path: Path):
+    from orchestrator.load import read
+
+    verifier = {"kind": "preference_model", "path": str(reward_model)}
+    with pytest.raises(BadInput, match="retry asks it for one at a time"):
+        read(write(grpo(tmp_path, verifier, environment={"kind": "retry"}), tmp_path / "p.yaml"))
+
+
 def test_folders_and_machines_that_do_not_fit_are_refused_before_the_start(tmp_path: Path):
     def told(verifier: dict[str, Any], **resources: Any) -> str:
         content = grpo(tmp_path, verifier)
