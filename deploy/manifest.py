@@ -120,7 +120,7 @@ def _judging(pipeline: Pipeline) -> Iterator[Role]:
         pods["environment"] = pipeline.environment.replicas
     for name, count in pods.items():
         yield Role(name, count, 2, 4, storage=name in reading, sandbox=name in running)
-    if models := models_that_judge(pipeline):
+    if models := len(models_that_judge(pipeline)):
         yield Role("judge", models * has.judge.replicas, has.judge.threads or 4, 16, math.ceil(has.judge.gpus))
 
 

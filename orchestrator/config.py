@@ -191,6 +191,7 @@ def reads_files(pipeline: Pipeline) -> frozenset[str]:
     return frozenset(found)
 
 
-def models_that_judge(pipeline: Pipeline) -> int:
-    """How many models the verifiers ask."""
-    return len({one.name for verifier in verifiers_of(pipeline).values() for one in wanted(verifier)})
+def models_that_judge(pipeline: Pipeline) -> tuple[str, ...]:
+    """The models that the verifiers ask, each once, as `role:folder`."""
+    asked = (one.name for verifier in verifiers_of(pipeline).values() for one in wanted(verifier))
+    return tuple(dict.fromkeys(asked))

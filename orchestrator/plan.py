@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.checks import asked, trajectories
 from orchestrator.composition import composition, refreshed
-from orchestrator.config import Pipeline, Stage
+from orchestrator.config import Pipeline, Stage, models_that_judge
 from orchestrator.controls import Bottleneck, Control, watched
 from orchestrator.legality import Verdict, judge, surroundings
 from orchestrator.legality.waits import most_tried
@@ -18,6 +18,7 @@ from orchestrator.recipes import Recipe
 from orchestrator.recipes.schema import CoLearner
 from orchestrator.schedule_text import say_schedule
 from policies.config import Strand
+from verifiers.config import AnyVerifier, RubricVerifier, part_name
 
 __all__ = ["Plan", "StagePlan", "View", "needs", "plan"]
 
@@ -254,15 +255,25 @@ def _actors(pipeline: Pipeline, stages: tuple[StagePlan, ...]) -> dict[str, str]
     found = {
         "learner": f"{learner.replicas} x {learner.engine}{zero}{_gpus(learner.gpus)}",
         "rollout": f"{rollout.replicas} x {rollout.engine}{_gpus(rollout.gpus)}",
-        "scorer": f"{given.scorer.replicas} x {pipeline.verifier.kind}",
+        "scorer": f"{given.scorer.replicas} x {_judging(pipeline.verifier)}",
     }
     if pipeline.held_out_verifier is not None:
         found["held-out"] = f"{given.scorer.replicas} x {pipeline.held_out_verifier.kind}, which nothing trains on"
+    if asked := models_that_judge(pipeline):
+        found["judge"] = f"{given.judge.replicas} x {' and '.join(asked)}{_gpus(given.judge.gpus)}"
+    if (acting := pipeline.environment) is not None:
+        found["environment"] = f"{acting.replicas} x {acting.kind}, at most {acting.turns} turns"
     for name in dict.fromkeys(learner.name for stage in stages for learner in stage.learners):
         found[name] = f"{learner.replicas} x {learner.engine}, a co-learner with a scalar head"
     if any("frozen" in view.supplier for stage in stages for view in stage.views):
         found["frozen"] = f"{given.frozen.replicas} x {given.frozen.engine}{_gpus(given.frozen.gpus)}"
     return found
+
+
+def _judging(verifier: AnyVerifier) -> str:
+    """The verifier's kind, of a rubric with its parts."""
+    parts = [part_name(one) for one in verifier.parts] if isinstance(verifier, RubricVerifier) else []
+    return f"{verifier.kind} ({', '.join(parts)})" if parts else verifier.kind
 
 
 def _gpus(count: float) -> str:

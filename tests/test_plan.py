@@ -181,3 +181,19 @@ def test_every_recipe_can_be_told(tmp_path, name):
         assert f"strand {own.name}" in said
         assert all(f"{term.name}: " in said for term in own.terms)
     assert all(note in said for note in file.notes)
+
+
+def test_the_plan_names_whoever_judges_and_answers(tmp_path):
+    content = {
+        "name": "x",
+        "stages": [{"name": "only", "recipe": {"kind": "grpo"}, "steps": 3}],
+        "verifier": {"kind": "rubric", "parts": [{"kind": "answer"}, {"kind": "reward_model", "path": "/models/rm"}]},
+        "held_out_verifier": {"kind": "reward_model", "path": "/models/rm"},
+        "environment": {"kind": "tools", "turns": 3},
+        "resources": {"judge": {"replicas": 2}},
+    }
+    found = plan(resolve(Pipeline.model_validate(content), tmp_path)).actors
+    assert found["scorer"] == "1 x rubric (answer, reward_model)"
+    assert found["held-out"].startswith("1 x reward_model")
+    assert found["judge"] == "2 x reward:/models/rm, CPU"
+    assert found["environment"] == "1 x tools, at most 3 turns"
