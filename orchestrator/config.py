@@ -1,5 +1,6 @@
 """The pipeline file: one frozen tree. Imports neither torch nor ray, so that `braid check` is quick."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +11,14 @@ from orchestrator.label_config import StepLabels
 from policies.config import Model, Optimizer, Strict, TinyModel
 from teachers.config import CarelessTeacher, DataFile, Demonstrations, Labels, Preferences
 from verifiers.config import AnswerVerifier, AnyVerifier, Verifier
-from verifiers.environments.config import CustomEnvironment, Environment, Interpreter, Search, ToolsEnvironment
+from verifiers.environments.config import (
+    CustomEnvironment,
+    Environment,
+    Interpreter,
+    Search,
+    Tool,
+    ToolsEnvironment,
+)
 from verifiers.kinds import leaves, wanted
 from verifiers.program_config import ProgramVerifier
 from verifiers.text_config import FunctionVerifier
@@ -160,35 +168,28 @@ def verifiers_of(pipeline: Pipeline) -> dict[str, AnyVerifier]:
 
 def runs_programs(pipeline: Pipeline) -> frozenset[str]:
     """Roles of the actors that execute what a model wrote, and so need machines that give a sandbox."""
-    roles = {"verifier": "scorer", "held_out_verifier": "held-out"}
-    found = {
-        roles[key]
-        for key, verifier in verifiers_of(pipeline).items()
-        for leaf in leaves(verifier)
-        if isinstance(leaf, ProgramVerifier) and not leaf.unsandboxed
-    }
-    playing = pipeline.environment
-    tools = playing.tools if isinstance(playing, ToolsEnvironment) else ()
-    if any(isinstance(tool, Interpreter) and not tool.unsandboxed for tool in tools):
-        found.add("environment")
-    return frozenset(found)
+    judges = {role for role, leaf in _leaves(pipeline) if isinstance(leaf, ProgramVerifier) and not leaf.unsandboxed}
+    own = any(isinstance(tool, Interpreter) and not tool.unsandboxed for tool in _tools(pipeline))
+    return frozenset(judges | ({"environment"} if own else set()))
 
 
 def reads_files(pipeline: Pipeline) -> frozenset[str]:
     """Roles of the actors, of those that judge and answer, that read files of the user's."""
+    judges = {role for role, leaf in _leaves(pipeline) if isinstance(leaf, FunctionVerifier)}
+    own = isinstance(pipeline.environment, CustomEnvironment) or any(
+        isinstance(tool, Search) for tool in _tools(pipeline)
+    )
+    return frozenset(judges | ({"environment"} if own else set()))
+
+
+def _leaves(pipeline: Pipeline) -> Iterator[tuple[str, AnyVerifier]]:
+    """(role of the actors, verifier) of all that judges something itself."""
     roles = {"verifier": "scorer", "held_out_verifier": "held-out"}
-    found = {
-        roles[key]
-        for key, verifier in verifiers_of(pipeline).items()
-        for leaf in leaves(verifier)
-        if isinstance(leaf, FunctionVerifier)
-    }
-    playing = pipeline.environment
-    if isinstance(playing, CustomEnvironment) or (
-        isinstance(playing, ToolsEnvironment) and any(isinstance(tool, Search) for tool in playing.tools)
-    ):
-        found.add("environment")
-    return frozenset(found)
+    return ((roles[key], leaf) for key, whole in verifiers_of(pipeline).items() for leaf in leaves(whole))
+
+
+def _tools(pipeline: Pipeline) -> tuple[Tool, ...]:
+    return pipeline.environment.tools if isinstance(pipeline.environment, ToolsEnvironment) else ()
 
 
 def models_that_judge(pipeline: Pipeline) -> tuple[str, ...]:

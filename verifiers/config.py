@@ -120,23 +120,6 @@ class RubricVerifier(Part):
         return self
 
 
-Verifier = Annotated[
-    AnswerVerifier
-    | ProgramVerifier
-    | MathVerifier
-    | FormatVerifier
-    | TaskVerifier
-    | TextVerifier
-    | EnvironmentVerifier
-    | RewardModelVerifier
-    | PreferenceModelVerifier
-    | ProcessModelVerifier
-    | JudgeVerifier
-    | StepsVerifier
-    | RubricVerifier,
-    Field(discriminator="kind"),
-]
-
 AnyVerifier = (
     AnswerVerifier
     | ProgramVerifier
@@ -152,7 +135,10 @@ AnyVerifier = (
     | StepsVerifier
     | RubricVerifier
 )
-"""The same union, for `isinstance` and annotations."""
+"""Every kind, for `isinstance` and annotations."""
+
+Verifier = Annotated[AnyVerifier, Field(discriminator="kind")]
+"""The same, as a config is read: `kind` chooses."""
 
 StepsVerifier.model_rebuild()
 RubricVerifier.model_rebuild()
