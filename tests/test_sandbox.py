@@ -157,6 +157,14 @@ def test_no_process_outlives_its_run(jail):
     assert not [one for one in psutil.process_iter(["name"]) if one.info["name"] == marker[:15]]
 
 
+def runs(process, file):
+    """Whether the file is on the process's command line; False for one that has ended meanwhile."""
+    try:
+        return file in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
 def test_a_supervisor_that_is_killed_takes_the_run_with_it():
     """SIGKILL on the process that judges: nsjail has a time limit of its own, and what it holds goes with it."""
     source = (
@@ -166,7 +174,7 @@ def test_a_supervisor_that_is_killed_takes_the_run_with_it():
     )
     judge = subprocess.Popen([sys.executable, "-c", source], cwd=ROOT)
     deadline = time.monotonic() + 30
-    while not (below := [one for one in descendants(judge.pid) if "p.py" in " ".join(one.cmdline())]):
+    while not (below := [one for one in descendants(judge.pid) if runs(one, "p.py")]):
         assert time.monotonic() < deadline, "the run did not begin"
         time.sleep(0.05)
     judge.send_signal(signal.SIGKILL)
