@@ -108,7 +108,8 @@ def test_a_model_learns_to_call_and_is_nothing_without_the_tool(tmp_path: Path) 
     tokenizer = Tokenizer.load(out / "model")
     for one in trained(out):
         for by_tool, text in parted(one, tokenizer):
-            assert by_tool == text.startswith("="), "what the tool said is the tool's, and nothing else is"
+            # the model may begin with the mark too; then it is still the model's
+            assert not by_tool or text.startswith("="), "only what the tool said is the tool's"
         assert not one.train_mask[one.origin == Origin.ENVIRONMENT].any()
     model = sorted((out / "checkpoints").iterdir())[-1] / "model"
     same = measured(
