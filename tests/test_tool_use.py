@@ -21,6 +21,8 @@ from policies.tokens import Tokenizer
 from policies.trajectory import Origin, Trajectory
 from teachers.demonstrations import load as load_demonstrations
 from teachers.tool_caller import expression
+from verifiers.environments.config import ToolsEnvironment
+from verifiers.environments.tools import ToolsEpisode, open_kit
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "tools.yaml"
@@ -105,11 +107,17 @@ def test_a_model_learns_to_call_and_is_nothing_without_the_tool(tmp_path: Path) 
     assert sharp["greedy_accuracy"] > 0.5 and sharp["sampled_accuracy"] > warm["sampled_accuracy"] + 0.02
     rewards = [row["reward_mean"] for row in lines(out, "metrics") if row.get("stage") == "sharpen" and "loss" in row]
     assert np.mean(rewards[-16:]) > np.mean(rewards[:8]) + 0.02, "192 responses a step"
-    tokenizer = Tokenizer.load(out / "model")
+    tokenizer, environment = Tokenizer.load(out / "model"), read(EXAMPLE).environment
+    assert isinstance(environment, ToolsEnvironment)
+    calculator = ToolsEpisode(open_kit(environment))
     for one in trained(out):
-        for by_tool, text in parted(one, tokenizer):
-            # the model may begin with the mark too; then it is still the model's
-            assert not by_tool or text.startswith("="), "only what the tool said is the tool's"
+        pieces = parted(one, tokenizer)
+        for (_, call), (by_tool, said) in pairwise(pieces):
+            told = calculator.step(call).observation if by_tool else ""
+            assert not told or told.startswith("error") or said == f"={told};", "the tool's words are its answer"
+        for by_tool, text in pieces:
+            assert by_tool or text.partition(")")[2] in ("", "<eos>"), "a call ends the model's turn"
+            assert not by_tool or (text.startswith("=") and text.endswith(";"))
         assert not one.train_mask[one.origin == Origin.ENVIRONMENT].any()
     model = sorted((out / "checkpoints").iterdir())[-1] / "model"
     same = measured(
