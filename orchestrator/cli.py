@@ -8,12 +8,12 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from orchestrator.options import Directory, File, InProcess, Json, Order, Sets, plain_console, print_json
 from policies.bad_input import BadInput
 
 BAD_INPUT, INTERRUPTED = 2, 4
@@ -31,20 +31,6 @@ app = typer.Typer(
     "4 interrupted, `braid resume` goes on.",
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file.", show_default=False)]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.", show_default=False)]
-Order = Literal["written", "reward", "-reward", "advantage", "-advantage", "length", "-length"]
-Sets = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key: stages.sharpen.steps=5. May be repeated.")
-]
-InProcess = Annotated[
-    bool,
-    typer.Option(
-        "--in-process", help="Without Ray: torch engines and one learner rank, all in this process; to debug."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
-
 
 def main() -> None:
     """Entry point; whatever a user got wrong ends here as lines and exit code 2."""
@@ -59,16 +45,6 @@ def _explained() -> Iterator[None]:
     except BadInput as error:
         print("\n".join(error.lines), file=sys.stderr)
         sys.exit(BAD_INPUT)
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, default=str))
-
-
-def _console() -> Console:
-    """A terminal's colours and width; plain lines of full length elsewhere."""
-    console = Console()
-    return console if console.is_terminal else Console(width=1000, no_color=True, highlight=False)
 
 
 # ---------------------------------------------------------------- before a run
@@ -90,12 +66,12 @@ def check(file: File, sets: Sets = [], as_json: Json = False) -> None:  # noqa: 
         found = plan(read(file, sets))
     except BadInput as error:
         if as_json:
-            _print_json({"legal": False, "faults": error.lines})
+            print_json({"legal": False, "faults": error.lines})
         raise
     if as_json:
-        _print_json(found.document())
+        print_json(found.document())
     else:
-        show_plan(found, _console())
+        show_plan(found, plain_console())
 
 
 @app.command()
@@ -117,11 +93,11 @@ def recipes(
 
     found = shelf.chosen(name, provenance=provenance, interface=interface, role=role)
     if as_json:
-        _print_json([shelf.document(one) for one in found])
+        print_json([shelf.document(one) for one in found])
     elif name:
-        _console().print(*(shelf.describe(one) for one in found))
+        plain_console().print(*(shelf.describe(one) for one in found))
     else:
-        _console().print(shelf.listing(found))
+        plain_console().print(shelf.listing(found))
 
 
 @app.command("import-model")
@@ -153,13 +129,13 @@ def doctor(
 
     findings = examine(out)
     if as_json:
-        _print_json({"healthy": healthy(findings), "findings": [asdict(finding) for finding in findings]})
+        print_json({"healthy": healthy(findings), "findings": [asdict(finding) for finding in findings]})
     else:
         table = Table(box=None, padding=(0, 2), show_header=False)
         for one in findings:
             colour = {"ok": "green", "note": "yellow", "broken": "red"}[one.status]
             table.add_row(f"[{colour}]{one.status}[/]", one.name, one.said + (f"; {one.fix}" if one.fix else ""))
-        _console().print(table)
+        plain_console().print(table)
     raise typer.Exit(0 if healthy(findings) else 1)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors.config import Resources
+from orchestrator.handoff_config import Handoff
 from orchestrator.health_config import Health
 from orchestrator.label_config import StepLabels
 from policies.config import Model, Optimizer, Strict, TinyModel
@@ -76,6 +77,10 @@ class Prompts(Strict):
     train: PromptSource = ArithmeticPrompts()
     probe: PromptSource | None = None
     """Held-out tasks; prompts that also stand in `train` are refused."""
+    shifted: PromptSource | None = None
+    """Tasks like the probe's from elsewhere, to measure what a stage's gains are worth there."""
+    guard: PromptSource | None = None
+    """Tasks that the model is to go on solving, whatever it learns: measured for what a stage forgot."""
 
 
 class RecipeChoice(BaseModel):
@@ -157,6 +162,7 @@ class Pipeline(Strict):
     resources: Resources = Resources()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     probe: Probe = Probe()
+    handoff: Handoff = Handoff()
     checkpoints: Checkpoints = Checkpoints()
 
 

@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,6 @@ QUEUE_STEPS = 4
 """Steps that may wait for the disk; a fifth waits."""
 WRITE_SECONDS = 300.0
 """Longest wait for the writer thread."""
-
-PROBE_SCHEMA = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("stage", pa.string()),
-        ("prompt_id", pa.string()),
-        ("family", pa.string()),
-        ("greedy", pa.bool_()),
-        ("passed", pa.bool_()),
-        ("value", pa.float64()),
-        ("status", pa.string()),
-        ("tokens", pa.int64()),
-        ("text", pa.string()),
-    ]
-)
 
 PLACE = pa.schema(
     [
@@ -190,16 +175,6 @@ class RunLedger:
             lines.close()
         run = self.run
         self._decisions, self._metrics, self._events = map(JsonLines, (run.decisions, run.metrics, run.events))
-
-
-def write_probe(run: RunDirectory, step: int, stage: str, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Writes a probe, a row per response (prompt_id, family, greedy, passed, value, status, tokens, text).
-
-    A probe of the same step, drawn again after a resume, replaces the file.
-    """
-    run.probes.mkdir(exist_ok=True)
-    full = [{"step": step, "stage": stage, **row} for row in rows]
-    return write_parquet(run.probe_file(step), pa.Table.from_pylist(full, schema=PROBE_SCHEMA))
 
 
 def write_parquet(path: Path, table: pa.Table) -> Path:

@@ -39,11 +39,14 @@ class Prober:
             yield SampleRequest(name, prompt.tokens, decoding, seed_for(self.seed, name), prompt.id, group)
 
     def _row(self, one: Trajectory) -> dict[str, Any]:
+        name = one.id.rpartition("/")[2]
         outcome = next((score for score in one.scores if score.name == "reward"), None)
         return {
             "prompt_id": one.prompt_id,
             "family": self.by_id[one.prompt_id].family,
+            "set": "probe",
             "greedy": one.sampling is not None and one.sampling.temperature == 0.0,
+            "draw": -1 if name == "greedy" else int(name),
             "passed": outcome.passed if outcome else None,
             "value": reward(one),
             "status": outcome.status if outcome else "unscored",

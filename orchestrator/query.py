@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.json_lines import Row, plain, read
-from orchestrator.ledger import PLACE, PROBE_SCHEMA
+from orchestrator.ledger import PLACE
+from orchestrator.probe_files import PROBE_SCHEMA
 from orchestrator.report.visible import one_line
 from orchestrator.run_directory import RunDirectory
 from policies.arrow import SCHEMA

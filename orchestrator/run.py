@@ -18,10 +18,11 @@ from orchestrator.config import Pipeline
 from orchestrator.frozen_models import share
 from orchestrator.health import UnhealthyVerifierError, Watch, watch_of
 from orchestrator.history import read_history
-from orchestrator.ledger import RunLedger, write_probe
+from orchestrator.ledger import RunLedger
 from orchestrator.load import dump, read
 from orchestrator.loop import Ports, RunState, StageRun, run_stage
 from orchestrator.preparing import forget, furnish
+from orchestrator.probe_files import write_probe
 from orchestrator.probing import accuracy
 from orchestrator.progress import Progress
 from orchestrator.records import Dropped

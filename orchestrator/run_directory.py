@@ -138,6 +138,14 @@ class RunDirectory:
         """The probe after `step` steps; 0 is before the first."""
         return self.probes / f"step={step:06d}.parquet"
 
+    def scored_file(self, step: int) -> Path:
+        """What models said of given responses after `step` steps."""
+        return self.probes / "scored" / f"step={step:06d}.parquet"
+
+    def handoff_file(self, stage: str) -> Path:
+        """What was measured and judged at the end of a stage."""
+        return self.handoffs / f"{stage}.json"
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the run for this process; the operating system lets go of it when the process dies, however it dies.

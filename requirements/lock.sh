@@ -10,6 +10,6 @@ else
   torch=(--index https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)
 fi
 .venv/bin/uv pip compile pyproject.toml --extra cpu --extra dev --overrides requirements/no-cuda.txt "${torch[@]}" \
-  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --quiet \
+  --python-version 3.11 --python-platform x86_64-manylinux_2_34 --no-annotate --no-header --quiet \
   --output-file requirements/cpu.lock "$@"
 echo "requirements/cpu.lock: $(grep -c == requirements/cpu.lock) packages"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.ledger import RunLedger, write_probe
+from orchestrator.ledger import RunLedger
+from orchestrator.probe_files import write_probe
 from orchestrator.run_directory import RunDirectory
 from policies.example import Example
 from policies.trajectory import FinishReason, Origin, Producer, Sampling, ScoreEntry, Trajectory

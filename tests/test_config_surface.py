@@ -11,7 +11,7 @@ from orchestrator.load import read
 
 ROOT = Path(__file__).resolve().parents[1]
 FROZEN = Path(__file__).with_name("config_keys.txt")
-CEILING = 165  # the run itself, with who watches verifiers, labels steps and serves models that judge
+CEILING = 200  # the run itself, with verifiers watched, steps labelled, judges served and handoffs measured
 OF_A_KIND = 17  # one verifier, environment or tool, with what every part of a rubric has
 
 

@@ -16,7 +16,8 @@ import pytest
 from build_run import CONFIG, ENVIRONMENT, STRANDS, build_run, example
 
 from orchestrator.json_lines import JsonLines, mend, plain, read
-from orchestrator.ledger import LedgerError, RunLedger, write_probe
+from orchestrator.ledger import LedgerError, RunLedger
+from orchestrator.probe_files import write_probe
 from orchestrator.run_directory import RunDirectory, environment
 from policies.arrow import from_table
 from policies.bad_input import BadInput
