@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors.config import Resources
+from orchestrator.experiment_config import Budget, Experiment
 from orchestrator.handoff_config import Handoff
 from orchestrator.health_config import Health
 from orchestrator.label_config import StepLabels
@@ -164,6 +165,10 @@ class Pipeline(Strict):
     probe: Probe = Probe()
     handoff: Handoff = Handoff()
     checkpoints: Checkpoints = Checkpoints()
+    budget: Budget | None = None
+    """What the run may spend; it ends there with a last probe and checkpoint, or before, with its stages."""
+    variants: Experiment | None = None
+    """A controlled study: `braid run` runs every variant with every seed, each in a directory of its own."""
 
 
 def verifiers_of(pipeline: Pipeline) -> dict[str, AnyVerifier]:
