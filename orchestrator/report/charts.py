@@ -14,14 +14,14 @@ from orchestrator.report.traces import SERIES, Figure, bar, framed, line
 from orchestrator.summary import PARTS, wilson
 from policies.trajectory import Origin
 
-PROBE = "#d55e00"
+PROBE = "#c8452f"
 PART_COLOURS = {
-    "generate": "#56b4e9",
-    "score": "#a58bd4",
-    "train": "#d55e00",
-    "publish": "#b8a200",
+    "generate": "#168aad",
+    "score": "#8468bd",
+    "train": "#c8452f",
+    "publish": "#8f7e00",
     "ledger": "#6b7785",
-    "other": "#b0b7bf",
+    "other": "#868e97",
 }
 
 

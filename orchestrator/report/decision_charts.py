@@ -13,7 +13,7 @@ from orchestrator.json_lines import Row
 from orchestrator.report.traces import SERIES, Figure, bar, framed, line
 from orchestrator.report.visible import one_line
 
-KEPT, DROPPED, REDRAWN = "#56b4e9", "#d55e00", "#b8a200"
+KEPT, DROPPED, REDRAWN = "#168aad", "#c8452f", "#8f7e00"
 ROUTES = {"kept": KEPT, "dropped": DROPPED, "redrawn": REDRAWN}
 """What becomes of a group in the end, and its colour."""
 BEHIND = 0.45

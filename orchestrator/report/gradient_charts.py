@@ -11,12 +11,12 @@ from orchestrator.report.traces import SERIES, Figure, bar, framed, line
 from orchestrator.summary import responses
 from policies.trajectory import Origin
 
-SCORED = {"ok": "#5f9ea0", "timeout": "#d55e00", "error": "#c06c84", "none": "#b0b7bf"}
+SCORED = {"ok": "#5c6b7a", "timeout": "#c8452f", "error": "#b0506c", "none": "#868e97"}
 CAUSES = {
-    "control": "#d55e00",
-    "context": "#c06c84",
-    "select": "#b8a200",
-    "credit": "#a58bd4",
+    "control": "#c8452f",
+    "context": "#b0506c",
+    "select": "#8f7e00",
+    "credit": "#8468bd",
     "no_verdict": "#8a6d3b",
     "no_tokens": "#6b7785",
 }
@@ -129,13 +129,13 @@ def _segments(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
     trained, admitted, scored, came = STATIONS
     dropped: Mapping[str, int] = whole["dropped"]
     data = [
-        _segment({came: whole["written"]}, "written in the step", "#56b4e9"),
-        _segment({came: whole["given"]}, "given", "#7f8ca0"),
+        _segment({came: whole["written"]}, "written in the step", "#168aad"),
+        _segment({came: whole["given"]}, "given", "#6f7d92"),
         *(_segment({scored: n}, _verdict(status), SCORED.get(status, "#8a6d3b")) for status, n in _sorted(whole)),
-        _segment({admitted: whole["admitted"]}, "admitted", "#3f9d7a"),
+        _segment({admitted: whole["admitted"]}, "admitted", "#3a8f70"),
         _segment({trained: whole["trained"] - whole["masked"]}, "trained", "#187a4b"),
-        _segment({trained: whole["masked"]}, "trained, all masked", "#8cc7a5"),
-        _segment({trained: whole["aside"]}, "aside", "#b0b7bf"),
+        _segment({trained: whole["masked"]}, "trained, all masked", "#4f9a70"),
+        _segment({trained: whole["aside"]}, "aside", "#868e97"),
     ]
     for cause in dict.fromkeys((*CAUSES, *dropped)):
         at = (admitted, trained) if cause in EARLY else (trained,)

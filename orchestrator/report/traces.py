@@ -8,7 +8,7 @@ from orchestrator.history import History
 Figure = dict[str, Any]
 
 BANDS = ("rgba(127,140,160,0.10)", "rgba(127,140,160,0.00)")
-SERIES = ("#56b4e9", "#d55e00", "#a58bd4", "#b8a200", "#5f9ea0", "#c06c84")
+SERIES = ("#168aad", "#c8452f", "#8468bd", "#8f7e00", "#5c6b7a", "#b0506c")
 """Colours of what is no origin: none of them stands for a writer of tokens."""
 
 
