@@ -13,6 +13,7 @@ from typing import Any
 
 from actors import cluster, in_process
 from orchestrator import build
+from orchestrator.budget import BudgetSpent, Spending
 from orchestrator.collect import Collector, Recipe
 from orchestrator.config import Pipeline
 from orchestrator.frozen_models import share
@@ -90,6 +91,7 @@ class Attempt:
     progress: Progress
     scalars: Scalars
     watch: Watch
+    spending: Spending
     in_process: bool = False
     """Without Ray, every actor in this process."""
     state: RunState = field(default_factory=RunState)
@@ -187,6 +189,7 @@ class Attempt:
         """Show a step."""
         self.progress.step(row)
         self.scalars.step(row)
+        self.spending.step(row)
         alarms = self.watch.step(row)
         for alarm in alarms:
             self.ledger.event(alarm.kind, step=row["step"], message=alarm.text, **alarm.facts)
@@ -200,18 +203,26 @@ class Attempt:
         if not self.inputs.probe:
             return False
         every = self.pipeline.probe.every
-        return state.stage_step == stage.config.steps or bool(every and state.stage_step % every == 0)
+        return self.ends(stage, state) or bool(every and state.stage_step % every == 0)
+
+    def ends(self, stage: StageRun, state: RunState) -> bool:
+        """Whether that was the stage's last step: by its length, or because the run's budget is spent."""
+        return state.stage_step == stage.config.steps or self.spending.over
 
     async def after_step(self, stage: StageRun, state: RunState) -> None:
         """Probe, then checkpoint: a checkpoint never lies before the measurement of its own step."""
         if self.probes_now(stage, state):
+            if self.spending.over:
+                await self.publish()  # when the loop asked who wants weights, this step was not counted yet
             await self.probe(stage)
             if stage.refresh.kind == "best" and state.accuracy > state.best:
                 await self.models.follow(stage, state.version, 1.0)
             state.best = max(state.best, state.accuracy)
-        every, last = self.pipeline.checkpoints.every, stage.config.steps
-        if self.stopping or state.stage_step == last or state.stage_step % every == 0:
+        every = self.pipeline.checkpoints.every
+        if self.stopping or self.ends(stage, state) or state.stage_step % every == 0:
             await self.save()
+        if self.spending.over:
+            raise BudgetSpent
         if self.stopping and state.step < sum(one.steps for one in self.pipeline.stages):
             raise InterruptedError(f"stopped after step {state.step}")
 
@@ -251,8 +262,14 @@ class Attempt:
         """Every stage from where the state stands."""
         first = self.state.stage
         for stage in self.inputs.stages[first:]:
+            if self.spending.over:
+                break
             await self.begin(stage, restored if stage.index == first else None)
-            await run_stage(stage, self.ports(stage), self.state)
+            try:
+                await run_stage(stage, self.ports(stage), self.state)
+            except* BudgetSpent:
+                self.ledger.event("budget_spent", step=self.state.step, message=self.spending.told)
+                self.progress.event(f"the budget is spent: {self.spending.told}")
             self.state.stage, self.state.stage_step, self.state.controls = stage.index + 1, 0, []
 
     async def begin(self, stage: StageRun, restored: Path | None) -> None:
@@ -315,7 +332,8 @@ def _drive(
         Scalars(directory.tensorboard) as scalars,
     ):
         inputs = replace(inputs, folder=materialise(pipeline.model, directory.root / "model", directory.root))
-        attempt = Attempt(pipeline, directory, inputs, ledger, progress, scalars, watch_of(pipeline), in_process)
+        watch, spending = watch_of(pipeline), Spending(pipeline.budget)
+        attempt = Attempt(pipeline, directory, inputs, ledger, progress, scalars, watch, spending, in_process)
         restored = _restore(attempt, found)
         ledger.event("started", step=attempt.state.step, resumed=restored is not None)
         for report in inputs.reports:
@@ -337,7 +355,9 @@ def _restore(attempt: Attempt, found: checkpoint.Newest | None) -> Path | None:
     if found.path is not None:
         attempt.state = RunState(**json.loads((found.path / "state.json").read_text()))
     attempt.ledger.truncate_after(attempt.state.step)
-    attempt.watch.remember(read_history(attempt.directory.root).steps)
+    done = read_history(attempt.directory.root).steps
+    attempt.watch.remember(done)
+    attempt.spending.remember(done)
     later = attempt.pipeline.stages[attempt.state.stage + 1 :]
     forget(attempt.directory.root, [stage.name for stage in later])
     return found.path
