@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from actors.config import Resources
-from orchestrator.config import Pipeline, models_that_judge, reads_files, runs_programs
+from orchestrator.config import FOUND, Pipeline, models_that_judge, reads_files, runs_programs
 
 RAY_VERSION = "2.60.0"
 RUNS = "/runs"
@@ -149,10 +149,15 @@ def _relative(pipeline: Pipeline, path: str) -> Iterator[str]:
         elif isinstance(node, list):
             for index, value in enumerate(node):
                 yield from walk(value, f"{key}[{index}]")
-        elif key.endswith((".path", ".teacher")) and isinstance(node, str) and not node.startswith(("/", "stage:")):
+        elif key.endswith((".path", ".teacher")) and isinstance(node, str) and not _placed(node):
             yield f"{path}: {key}: '{node}' is relative, and the cluster has no such file; put it on the claim, {RUNS}/"
 
     yield from walk(pipeline.model_dump(mode="json"), "")
+
+
+def _placed(path: str) -> bool:
+    """Whether it is the same place wherever the pipeline file lies, or none."""
+    return path.startswith(("/", "stage:")) or path in ("self", FOUND)
 
 
 def _labels(name: str) -> dict[str, str]:

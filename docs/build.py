@@ -81,6 +81,10 @@ def _type(value: Mapping[str, Any]) -> str:
     if value.get("type") == "array":
         inner = value.get("items") or (value.get("prefixItems") or [{}])[0]
         return f"list of {_type(inner)}"
+    if value.get("additionalProperties"):
+        inner = value["additionalProperties"]
+        told = _type(inner) if isinstance(inner, dict) else ""
+        return f"mapping to {told}" if told and "JsonValue" not in told else "mapping"
     return f"{value.get('type', 'any')}{_bounds(value)}"
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from actors.config import Resources
 from orchestrator.experiment_config import Budget, Experiment
-from orchestrator.handoff_config import Handoff
+from orchestrator.handoff_config import FOUND as FOUND
+from orchestrator.handoff_config import Contract, Handoff
 from orchestrator.health_config import Health
 from orchestrator.label_config import StepLabels
+from orchestrator.recipe_choice import RecipeChoice as RecipeChoice
 from policies.config import Model, Optimizer, Strict, TinyModel
 from teachers.config import CarelessTeacher, DataFile, Demonstrations, Labels, Preferences
 from verifiers.config import AnswerVerifier, AnyVerifier, Verifier
@@ -84,13 +86,6 @@ class Prompts(Strict):
     """Tasks that the model is to go on solving, whatever it learns: measured for what a stage forgot."""
 
 
-class RecipeChoice(BaseModel):
-    """A recipe by name and its parameters; see `braid recipes`. The recipe's own file holds the defaults."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    kind: str
-
-
 class SamplingConfig(Strict):
     """How rollouts are decoded."""
 
@@ -128,6 +123,8 @@ class Stage(Strict):
     more; 0 is never."""
     optimizer: Optimizer = Optimizer()
     sampling: SamplingConfig = SamplingConfig()
+    contract: Contract | None = None
+    """What must hold after this stage, in place of `handoff.contract`; {} holds it to nothing."""
 
 
 class Checkpoints(Strict):

@@ -119,6 +119,8 @@ def _follow(model: Any, raw: Any, location: Sequence[str | int]) -> tuple[tuple[
     path: list[str | int] = []
     annotation = owner = model
     for element in location:
+        if element == "[key]":  # of a mapping: the key itself is wrong, and it is the last of the path already
+            continue
         if isinstance(element, str) and element in by_kind(annotation):
             annotation = by_kind(annotation)[element]
             continue

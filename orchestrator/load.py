@@ -11,6 +11,7 @@ from orchestrator import recipes
 from orchestrator.checks import check
 from orchestrator.config import Pipeline, RecipeChoice
 from orchestrator.explain import Fault, faults, nearest, yaml_line
+from orchestrator.handoff_config import FOUND
 from orchestrator.notation import parse, write
 from orchestrator.overrides import Path as Keys
 from orchestrator.overrides import apply
@@ -86,12 +87,20 @@ def _content(path: Path) -> dict[str, Any]:
 def _recipe_faults(content: Mapping[str, Any]) -> list[Fault]:
     """Unknown recipes and illegal parameters, stage by stage, whatever else is wrong with the file."""
     stages = content.get("stages")
+    places = [(stage, ("stages", index)) for index, stage in enumerate(stages if isinstance(stages, list) else [])]
     found: list[Fault] = []
-    for index, stage in enumerate(stages if isinstance(stages, list) else []):
-        choice = stage.get("recipe") if isinstance(stage, dict) else None
+    for holder, key in [*places, (_inside(content, "handoff", "repair"), ("handoff", "repair"))]:
+        choice = _inside(holder, "recipe")
         if isinstance(choice, dict) and isinstance(choice.get("kind"), str):
-            found += _choice_faults(choice, ("stages", index, "recipe"))
+            found += _choice_faults(choice, (*key, "recipe"))
     return found
+
+
+def _inside(content: Any, *keys: str) -> Any:
+    """What stands below these keys; None where nothing does."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content
 
 
 def _choice_faults(choice: Mapping[str, Any], key: Keys) -> list[Fault]:
@@ -123,6 +132,7 @@ def resolve(pipeline: Pipeline, folder: Path | None) -> Pipeline:
     content = _absolute(pipeline, folder)
     for stage, written in zip(pipeline.stages, content["stages"], strict=True):
         written["recipe"] = _parameters(stage.recipe, folder)
+    content["handoff"]["repair"]["recipe"] = _parameters(pipeline.handoff.repair.recipe, folder)
     return Pipeline.model_validate(content)
 
 
@@ -148,10 +158,10 @@ def _absolute(node: Any, folder: Path | None) -> Any:
 
 
 def _model_place(value: Any, folder: Path | None) -> Any:
-    """A model's folder made absolute, or several; `self` and `stage:NAME` are no paths."""
+    """A model's folder made absolute, or several; `self`, `found` and `stage:NAME` are no paths."""
     if isinstance(value, Mapping):
         return {name: _model_place(one, folder) for name, one in value.items()}
-    return value if value == "self" or value.startswith("stage:") else _place(value, folder)
+    return value if value in ("self", FOUND) or value.startswith("stage:") else _place(value, folder)
 
 
 def _place(path: str, folder: Path | None) -> str:

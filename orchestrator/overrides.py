@@ -4,7 +4,7 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 
@@ -91,7 +91,7 @@ def _put(content: Any, path: Path, value: Any) -> None:
             here[element] = value
             return
         if isinstance(element, str) and here.get(element) is None:
-            if below is not Any and not models(below):
+            if below is not Any and not models(below) and not _maps(below):
                 raise WrongPathError(f"cannot be set in part; set {spell(path[: place + 1])} as a whole, [a, b]")
             here[element] = _default(annotation, here, element)
         here, annotation = here[element], below
@@ -116,6 +116,11 @@ def _check(here: Any, annotation: Any, path: Path, content: Any) -> None:
 def _open(annotation: Any) -> bool:
     """Whether the model takes keys of its own, as a recipe does."""
     return any(model.model_config.get("extra") == "allow" for model in models(annotation))
+
+
+def _maps(annotation: Any) -> bool:
+    """Whether a mapping of the user's own choice stands there, such as a contract's figures."""
+    return dict in (get_origin(annotation), *map(get_origin, get_args(annotation)))
 
 
 def _default(annotation: Any, here: dict[str, Any], element: str) -> dict[str, Any]:
