@@ -1,7 +1,7 @@
 """What keeps the policy from solving each prompt, and what holds the model back as a whole.
 
-    unreached_prefix    not solved, and the way of the known good trajectories is never taken: their reach dies over many
-                        tokens, or no trajectory is known that could tell
+    unreached_prefix    not solved, and the way of the known good trajectories is never taken: their reach dies over
+                        many tokens, or no trajectory is known that could tell
     unavailable_action  not solved, but the way is taken: one or few crucial tokens have too little probability
     unreliable          solved with probability epsilon or more, but not nearly always
     mastered            solved nearly always
@@ -185,7 +185,7 @@ def _divided(told_BPM: Float64, ways: Sequence[Obstacle]) -> Float64:
     whither = np.array([KINDS.index(_of_obstacle(way)) for way in ways])
     found[:, np.arange(len(ways)), whither] = told_BPM[..., UNSOLVED]
     for mass, kind in ((UNRELIABLE, "unreliable"), (MASTERED, "mastered"), (LOST, "lost")):
-        found[..., KINDS.index(kind)] = told_BPM[..., mass]  # type: ignore[arg-type]
+        found[..., KINDS.index(kind)] = told_BPM[..., mass]
     return found
 
 

@@ -10,16 +10,18 @@ fitted, for a prompt's two rates are anything but independent.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.special import betainc, xlog1py, xlogy
 
 from orchestrator.probes.snapshot import Float64, Int64
 
-PRIOR_PROMPTS = 1.0
+PRIOR_PROMPTS = 4.0
 """Prompts that the spread before any evidence weighs as much as."""
 
-ITERATIONS = 200
+ITERATIONS = 60
+"""Of the fit; further ones sharpen the spread beyond what the counts say."""
 REFITS = 30
 """Iterations for each resample, from the fit of all prompts on."""
 
@@ -39,7 +41,7 @@ def rates(marks: tuple[float, ...]) -> Float64:
     first, last = edges[1], 1.0 - edges[-2]
     low = first * np.array([0.0, 0.01, 0.05, 0.15, 0.35, 0.65, 0.9])
     high = 1.0 - last * np.array([0.0, 0.02, 0.1, 0.3, 0.6, 0.9])
-    between = [_between(a, b) for a, b in zip(edges[1:-2], edges[2:-1], strict=True)]  # from the first mark to the last
+    between = [_between(a, b) for a, b in pairwise(edges[1:-1])]
     return np.unique(np.concatenate([low, *between, high]))
 
 
@@ -70,7 +72,8 @@ def cells(marks: tuple[float, ...], *, pairs: bool) -> Cells:
 def log_likelihood(n_P: Int64, c_P: Int64, rate_G: Float64) -> Float64:
     """[P, G] of c passed among n, without the factor that depends on the counts alone."""
     n, c = n_P[:, None].astype(float), c_P[:, None].astype(float)
-    return xlogy(c, rate_G) + xlog1py(n - c, -rate_G)
+    told: Float64 = xlogy(c, rate_G) + xlog1py(n - c, -rate_G)
+    return told
 
 
 def likelihood(grid: Cells, now: tuple[Int64, Int64], earlier: tuple[Int64, Int64] | None, least_P: Float64) -> Float64:
@@ -84,7 +87,8 @@ def likelihood(grid: Cells, now: tuple[Int64, Int64], earlier: tuple[Int64, Int6
         told = told + log_likelihood(*earlier, grid.earlier_G)
     highest = grid.now_G >= grid.now_G.max()
     told[(grid.now_G[None] < least_P[:, None]) & ~highest[None]] = -np.inf
-    return np.exp(told - told.max(axis=1, keepdims=True))
+    found: Float64 = np.exp(told - told.max(axis=1, keepdims=True))
+    return found
 
 
 def fit(like_PG: Float64, prior_G: Float64) -> Float64:
@@ -102,7 +106,8 @@ def refit(like_PG: Float64, prior_G: Float64, weights_BP: Float64, start_G: Floa
 def posterior(like_PG: Float64, spread_G: Float64) -> Float64:
     """[P, G] where each prompt lies."""
     joint = like_PG * spread_G
-    return joint / joint.sum(axis=1, keepdims=True)
+    found: Float64 = joint / joint.sum(axis=1, keepdims=True)
+    return found
 
 
 def _climb(like_PG: Float64, prior_G: Float64, weights_BP: Float64, spread_BG: Float64, times: int) -> Float64:

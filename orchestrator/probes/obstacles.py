@@ -15,7 +15,7 @@ import numpy as np
 from orchestrator.probes.snapshot import Float64, Scored
 
 Shape = Literal["unknown", "open", "few", "spread", "unclear"]
-"""Of a trajectory: nobody scored it; nothing stands out on it; few tokens stand in the way; many do; between the two."""
+"""Of a trajectory: nobody scored it; nothing stands out on it; few tokens are in the way; many are; between them."""
 
 FEW = 2
 """Crucial tokens at most, and not more than a third of the trajectory's."""
