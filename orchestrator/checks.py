@@ -31,7 +31,7 @@ def check(pipeline: Pipeline, recipes: Sequence[Recipe], *, files: bool = True) 
 
     Without `files` nothing is looked for on this machine's disk.
     """
-    found = [*_probe(pipeline), *_solver(pipeline), *_resources(pipeline)]
+    found = [*_probe(pipeline), *_budget(pipeline), *_solver(pipeline), *_resources(pipeline)]
     if files:
         found += [*data_files(pipeline), *_model(pipeline.model, ("model",))]
         if isinstance(pipeline.demonstrations, ModelDemonstrations):
@@ -60,6 +60,12 @@ def _probe(pipeline: Pipeline) -> Iterator[Fault]:
     if pipeline.probe.every is not None and pipeline.prompts.probe is None:
         problem = f"there is nothing to probe {shown(pipeline.probe.every)}"
         yield Fault(("probe", "every"), problem, "add prompts.probe, or remove this")
+
+
+def _budget(pipeline: Pipeline) -> Iterator[Fault]:
+    if pipeline.budget is not None and pipeline.budget.amount is None and pipeline.variants is None:
+        fix = "add it; only among `variants` is it what the baseline spent"
+        yield Fault(("budget", "amount"), f"missing, and nothing says how many {pipeline.budget.unit}", fix)
 
 
 def _model(model: Model, key: Keys) -> Iterator[Fault]:
