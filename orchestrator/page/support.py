@@ -1,0 +1,306 @@
+"""The support map: which prompts the policy solves at which checkpoint, and which it gained and lost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.stats import beta
+
+from orchestrator.json_lines import plain
+from orchestrator.page.reading import Reading, stamp
+from orchestrator.page.series import Float64, Int64, listed
+from orchestrator.probe_files import probed_steps
+from policies.bad_input import BadInput
+
+Document = dict[str, Any]
+
+Sort = Literal["given", "gained", "lost", "rate", "-rate", "change", "-change", "family", "id"]
+PAGE = 200
+MOST_PAGE = 2000
+STATES = ("undecided", "solved", "unsolved")
+CHANGES = ("undecided", "expanded", "attrited", "retained", "absent")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What one probe saw of one set's prompts, counted; P prompts."""
+
+    step: int
+    stage: str
+    prompts: tuple[str, ...]
+    families: tuple[str, ...]
+    n_P: Int64
+    c_P: Int64
+    greedy_P: Float64
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which part of the map is asked for."""
+
+    name: str = "probe"
+    """The set."""
+    before: int | None = None
+    """Steps of the checkpoints that are compared: the first and the last where they are None or not probed."""
+    after: int | None = None
+    sort: Sort = "gained"
+    """gained: expanded prompts first, then by the rise of the rate; lost: the reverse; change: by the rise alone;
+    rate: by the rate after; given: the probe's own order."""
+    find: str = ""
+    """Keeps prompts whose id or family has these characters."""
+    offset: int = 0
+    limit: int = PAGE
+
+
+def support(reading: Reading, asked: Asked = Asked()) -> Document:
+    """Prompts by checkpoints, a page of prompts at a time.
+
+    {"set": name, "sets": [sets that any probe has], "epsilon", "confidence",
+     "checkpoints": [{"step", "stage", "solved", "unsolved", "undecided": prompts, "rate": mean pass rate or null,
+                      "responses", "tokens"}],
+     "before", "after": steps or null, "counts": {"expanded", "retained", "attrited", "undecided", "absent": prompts},
+     "total": prompts that `find` keeps, "offset", "next": offset of the next page or null,
+     "prompts": [{"id", "family", "change": expanded | retained | attrited | undecided | absent | null,
+                  "n": [responses with a verdict at each checkpoint, null where it was not asked], "c": [passed],
+                  "rate": [c/n or null], "state": [solved | unsolved | undecided | null], "greedy": [1 | 0 | null]}]}
+    """
+    if asked.sort not in get_args(Sort):
+        raise BadInput([f"sort: one of {', '.join(get_args(Sort))} (got {asked.sort!r})"])
+    probes = _probes(reading)
+    sets = list(dict.fromkeys(one for found in probes for one in found))
+    seen = [found[asked.name] for found in probes if asked.name in found]
+    table = _Table.of(seen, *_level(reading))
+    first, last = _place(seen, asked.before, 0), _place(seen, asked.after, len(seen) - 1)
+    changes = table.changes(first, last) if seen else np.zeros(0, np.int64)
+    order = [at for at in _ordered(table, changes, first, last, asked.sort) if table.has(at, asked.find)]
+    offset, limit = max(0, asked.offset), max(1, min(asked.limit, MOST_PAGE))
+    shown = order[offset : offset + limit]
+    return {
+        "set": asked.name,
+        "sets": sets,
+        "epsilon": table.epsilon,
+        "confidence": table.confidence,
+        "checkpoints": [table.checkpoint(at, one) for at, one in enumerate(seen)],
+        "before": seen[first].step if seen else None,
+        "after": seen[last].step if seen else None,
+        "counts": {word: int((changes == at).sum()) for at, word in enumerate(CHANGES)},
+        "total": len(order),
+        "offset": offset,
+        "next": offset + limit if offset + limit < len(order) else None,
+        "prompts": [table.row(at, int(changes[at])) for at in shown],
+    }
+
+
+def prompt(reading: Reading, prompt_id: str, *, name: str = "probe", step: int | None = None) -> Document:
+    """One prompt on demand: its text and the responses of one probe (the newest that asked it by default).
+
+    {"id", "family", "text": or null where no file tells it, "reference": or null, "step": or null,
+     "steps": [probes of the run],
+     "responses": [{"greedy", "draw", "passed", "sound", "value", "status", "answer", "tokens", "text"}]}
+    """
+    steps = probed_steps(reading.run)
+    for at in reversed(steps) if step is None else [step]:
+        rows = _responses(reading, at, prompt_id, name)
+        if rows:
+            family = rows[0]["family"]
+            keys = ("greedy", "draw", "passed", "sound", "value", "status", "answer", "tokens", "text")
+            told: Document = plain([{key: row.get(key) for key in keys} for row in rows])
+            return {"id": prompt_id, "family": family, **_text(reading, prompt_id), "step": at, "steps": steps} | {
+                "responses": told
+            }
+    return {"id": prompt_id, "family": None, **_text(reading, prompt_id), "step": None, "steps": steps, "responses": []}
+
+
+# ---------------------------------------------------------------- files
+
+
+def _probes(reading: Reading) -> list[dict[str, Seen]]:
+    """Each probe's sets, in the order of steps; a file is counted once. One that cannot be read is passed over."""
+    found = []
+    for step in probed_steps(reading.run):
+        path = reading.run.probe_file(step)
+        try:
+            found.append(reading.remembered(f"probe {step}", stamp(path), lambda: _counted(reading, step)))  # noqa: B023
+        except (OSError, ValueError, duckdb.Error):
+            continue
+    return found
+
+
+def _counted(reading: Reading, step: int) -> dict[str, Seen]:
+    """Verdicts by prompt, without the texts."""
+    path = reading.run.probe_file(step)
+    asked = ("stage", "set", "prompt_id", "family", "greedy", "passed", "tokens")
+    with pq.ParquetFile(path) as file:
+        table = file.read([key for key in asked if key in file.schema_arrow.names])
+    if "set" not in table.column_names:
+        table = table.append_column("set", pa.nulls(len(table), pa.string()))
+    with duckdb.connect(":memory:") as connection:
+        connection.register("rows", table.append_column("place", pa.array(range(len(table)), pa.int64())))
+        counted = connection.execute(
+            """SELECT coalesce("set", 'probe'), prompt_id, any_value(family), any_value(stage),
+                   count(*) FILTER (NOT greedy AND passed IS NOT NULL), count(*) FILTER (NOT greedy AND passed),
+                   max(passed::INT) FILTER (greedy), sum(tokens)
+               FROM rows GROUP BY 1, 2 ORDER BY min(place)"""
+        ).fetchall()
+    sets: dict[str, list[tuple[Any, ...]]] = {}
+    for row in counted:
+        sets.setdefault(row[0], []).append(row)
+    return {name: _seen(step, rows) for name, rows in sets.items()}
+
+
+def _seen(step: int, rows: Sequence[tuple[Any, ...]]) -> Seen:
+    _, prompts, families, stages, n, c, greedy, tokens = zip(*rows, strict=True)
+    return Seen(
+        step,
+        str(stages[0]),
+        tuple(map(str, prompts)),
+        tuple(str(one or "") for one in families),
+        np.array(n, np.int64),
+        np.array(c, np.int64),
+        np.array([np.nan if one is None else one for one in greedy], np.float64),
+        int(sum(one or 0 for one in tokens)),
+    )
+
+
+def _responses(reading: Reading, step: int, prompt_id: str, name: str) -> list[Document]:
+    path = reading.run.probe_file(step)
+    try:
+        rows = pq.read_table(path, filters=[("prompt_id", "=", prompt_id)]).to_pylist()
+    except (OSError, ValueError):
+        return []
+    return [row for row in rows if (row.get("set") or "probe") == name]
+
+
+def _text(reading: Reading, prompt_id: str) -> Document:
+    return {"text": None, "reference": None}
+
+
+def _level(reading: Reading) -> tuple[float, float]:
+    """epsilon and confidence of the pipeline."""
+    handoff = reading.config.get("handoff")
+    asked = handoff if isinstance(handoff, dict) else {}
+    return float(asked.get("epsilon") or 0.05), float(asked.get("confidence") or 0.95)
+
+
+# ---------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Table:
+    """P prompts (in the order of the first probe that asked them) by K checkpoints; -1 where a prompt was not asked."""
+
+    prompts: list[str]
+    families: list[str]
+    n_PK: Int64
+    c_PK: Int64
+    greedy_PK: Float64
+    epsilon: float
+    confidence: float
+    state_PK: npt.NDArray[np.int64]
+    """Places in STATES; -1 where a prompt was not asked."""
+
+    @classmethod
+    def of(cls, seen: Sequence[Seen], epsilon: float, confidence: float) -> "_Table":
+        families = {name: family for one in seen for name, family in zip(one.prompts, one.families, strict=True)}
+        place = {name: at for at, name in enumerate(families)}
+        shape = (len(place), len(seen))
+        n, c, greedy = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64), np.full(shape, np.nan)
+        for k, one in enumerate(seen):
+            rows = [place[name] for name in one.prompts]
+            n[rows, k], c[rows, k], greedy[rows, k] = one.n_P, one.c_P, one.greedy_P
+        state = np.where(n < 0, -1, states(np.maximum(n, 0), np.maximum(c, 0), epsilon, confidence))
+        return cls(list(place), list(families.values()), n, c, greedy, epsilon, confidence, state)
+
+    @property
+    def rate_PK(self) -> Float64:
+        """c/n; NaN of none."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.n_PK > 0, self.c_PK / self.n_PK, np.nan)
+
+    def changes(self, first: int, last: int) -> Int64:
+        """[P] places in CHANGES: from one checkpoint to another."""
+        before, after = self.state_PK[:, first], self.state_PK[:, last]
+        solved, unsolved = STATES.index("solved"), STATES.index("unsolved")
+        words = {
+            "expanded": (before == unsolved) & (after == solved),
+            "attrited": (before == solved) & (after == unsolved),
+            "retained": (before == solved) & (after == solved),
+            "absent": (before == unsolved) & (after == unsolved),
+        }
+        return np.select(list(words.values()), [CHANGES.index(word) for word in words], 0).astype(np.int64)
+
+    def checkpoint(self, at: int, one: Seen) -> Document:
+        states = self.state_PK[:, at]
+        rates = self.rate_PK[:, at]
+        known = rates[~np.isnan(rates)]
+        counts = {word: int((states == place).sum()) for place, word in enumerate(STATES)}
+        mean = listed([float(known.mean())])[0] if len(known) else None
+        return {"step": one.step, "stage": one.stage, **counts, "rate": mean} | {
+            "responses": int(one.n_P.sum()),
+            "tokens": one.tokens,
+        }
+
+    def row(self, at: int, change: int) -> Document:
+        asked = self.n_PK[at] >= 0
+
+        def shown(values: Int64) -> list[int | None]:
+            return [int(value) if there else None for value, there in zip(values, asked, strict=True)]
+
+        return {
+            "id": self.prompts[at],
+            "family": self.families[at],
+            "change": CHANGES[change],
+            "n": shown(self.n_PK[at]),
+            "c": shown(self.c_PK[at]),
+            "rate": listed(self.rate_PK[at], 4),
+            "state": [STATES[state] if state >= 0 else None for state in self.state_PK[at]],
+            "greedy": [None if np.isnan(one) else int(one) for one in self.greedy_PK[at]],
+        }
+
+    def has(self, at: int, find: str) -> bool:
+        """Whether the prompt's id or family has these characters."""
+        return not find or find.lower() in f"{self.prompts[at]}\n{self.families[at]}".lower()
+
+
+def states(n: Int64, c: Int64, epsilon: float, confidence: float) -> Int64:
+    """Places in STATES: solved where the pass rate is above epsilon at this confidence (one-sided, Clopper and
+    Pearson), unsolved where it is below."""
+    doubt = 1 - confidence
+    with np.errstate(invalid="ignore"):
+        low = np.where(c > 0, beta.ppf(doubt, c, n - c + 1), 0.0)
+        high = np.where(c < n, beta.ppf(1 - doubt, c + 1, np.maximum(n - c, 1)), 1.0)
+    found: Int64 = np.select([(n > 0) & (low >= epsilon), (n > 0) & (high < epsilon)], [1, 2], 0).astype(np.int64)
+    return found
+
+
+def _place(seen: Sequence[Seen], step: int | None, otherwise: int) -> int:
+    return next((at for at, one in enumerate(seen) if one.step == step), otherwise)
+
+
+def _ordered(table: _Table, changes: Int64, first: int, last: int, sort: Sort) -> list[int]:
+    """Places of the prompts; of equals the given order."""
+    count = len(table.prompts)
+    if not count:
+        return []
+    rates = table.rate_PK
+    rise = np.nan_to_num(rates[:, last] - rates[:, first], nan=0.0)
+    rate = np.nan_to_num(rates[:, last], nan=-1.0)
+    gained, lost = changes == CHANGES.index("expanded"), changes == CHANGES.index("attrited")
+    keys: dict[Sort, tuple[npt.NDArray[Any], ...]] = {
+        "given": (np.arange(count),),
+        "gained": (-rise, ~gained),
+        "lost": (rise, ~lost),
+        "rate": (rate,),
+        "-rate": (-rate,),
+        "change": (rise,),
+        "-change": (-rise,),
+        "family": (np.array(table.families),),
+        "id": (np.array(table.prompts),),
+    }
+    return [int(at) for at in np.lexsort(keys[sort])]
