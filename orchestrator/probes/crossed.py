@@ -13,7 +13,6 @@ from scipy.stats import t
 
 from orchestrator.probes.intervals import UNKNOWN, Interval
 
-
 Span = tuple[float, float]
 """Least and largest value."""
 
