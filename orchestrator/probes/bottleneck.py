@@ -13,7 +13,8 @@ The words are those of the control of the same name (`controls.bottleneck`), whi
 prefix reached, and is the useful action available there?
 
 Verdicts become probabilities of classes through the spread of solve rates over all prompts (`probes.mixture`); what
-stands in the way of unsolved prompts is exact (`probes.obstacles`). P = prompts, K = classes, B = resamples.
+stands in the way of unsolved prompts is exact (`probes.obstacles`). A prompt without a trajectory of its own is taken
+to be as those are that have one, where there are any. P = prompts, K = classes, B = resamples.
 """
 
 from collections.abc import Mapping, Sequence
@@ -103,7 +104,8 @@ def diagnose(
     in_way = obstacles(last.scored, marks.epsilon)
     ways = [in_way.get(prompt, Obstacle()) for prompt in now.prompts]
     weights = _weights(len(now.prompts), seed)
-    classes, gains = _classes(now, before, marks, ways, weights)
+    split = _split(ways, list(in_way.values()), marks.epsilon, seed)
+    classes, gains = (_divided(one, split) for one in _classes(now, before, marks, ways, weights))
     named = tuple(_name(now, at, classes[0, at], ways[at], marks.confidence) for at in range(len(now.prompts)))
     shares, headroom = (_summed(one, weights) for one in (classes, gains))
     level = marks.confidence
@@ -130,7 +132,7 @@ def _name(now: Sampled, at: int, chances_K: Float64, way: Obstacle, confidence: 
 def _classes(
     now: Sampled, before: Sequence[Sampled], marks: Marks, ways: Sequence[Obstacle], weights_BP: Float64
 ) -> tuple[Float64, Float64]:
-    """[1 + B, P, K] probabilities of classes, and what of pass@1 each of them is short of; row 0 is the fit itself.
+    """[1 + B, P, 4] as `_pair`, over all earlier snapshots; row 0 is the fit itself.
 
     Each earlier snapshot makes a pair with the present one; a prompt is told by the pair in which it looks most lost.
     """
@@ -143,7 +145,7 @@ def _classes(
     gain_BPQM = np.stack([one[1] for one in found], axis=2)
     most = told_BPQM[..., LOST].argmax(axis=2)[..., None, None]
     told, gain = (np.take_along_axis(one, most, 2)[:, :, 0] for one in (told_BPQM, gain_BPQM))
-    return _divided(told, ways), _divided(gain, ways)
+    return told, gain
 
 
 UNSOLVED, UNRELIABLE, MASTERED, LOST = range(4)
@@ -179,24 +181,41 @@ def _matched(one: Sampled, now: Sampled) -> tuple[Int64, Int64]:
     return n, c
 
 
-def _divided(told_BPM: Float64, ways: Sequence[Obstacle]) -> Float64:
-    """[B, P, K]: what is unsolved goes to the class that its obstacle says, or to undecided."""
-    found = np.zeros((*told_BPM.shape[:2], len(KINDS)))
-    whither = np.array([KINDS.index(_of_obstacle(way)) for way in ways])
-    found[:, np.arange(len(ways)), whither] = told_BPM[..., UNSOLVED]
-    for mass, kind in ((UNRELIABLE, "unreliable"), (MASTERED, "mastered"), (LOST, "lost")):
-        found[..., KINDS.index(kind)] = told_BPM[..., mass]
+PARTS: tuple[Kind, ...] = ("unreached_prefix", "unavailable_action", "undecided")
+"""What unsolved prompts are divided into."""
+
+
+def _split(ways: Sequence[Obstacle], bank: Sequence[Obstacle], epsilon: float, seed: int) -> Float64:
+    """[1 + B, P, 3] the PARTS that an unsolved prompt belongs to.
+
+    Of a prompt without a trajectory of its own: the shares among the bank's trajectories that are not reached, drawn
+    anew for each resample; where there are none, nothing speaks for any reach.
+    """
+    found = np.zeros((1 + RESAMPLES, len(ways), len(PARTS)))
+    dead = [_part(way) for way in bank if way.reach < epsilon]
+    others = np.eye(len(PARTS))[np.zeros(1 + RESAMPLES, int)]
+    if dead:
+        counts = np.bincount(dead, minlength=len(PARTS)) + 0.5
+        drawn = np.random.default_rng(seed).dirichlet(counts, RESAMPLES)
+        others = np.concatenate([counts[None] / counts.sum(), drawn])
+    for at, way in enumerate(ways):
+        found[:, at] = others if way.shape == "unknown" else np.eye(len(PARTS))[_part(way)]
     return found
 
 
-def _of_obstacle(way: Obstacle) -> Kind:
-    match way.shape:
-        case "few":
-            return "unavailable_action"
-        case "unclear":
-            return "undecided"
-        case _:
-            return "unreached_prefix"
+def _part(way: Obstacle) -> int:
+    kinds: dict[str, Kind] = {"few": "unavailable_action", "unclear": "undecided"}
+    return PARTS.index(kinds.get(way.shape, "unreached_prefix"))
+
+
+def _divided(told_BPM: Float64, split_BPS: Float64) -> Float64:
+    """[1 + B, P, K]: what is unsolved goes to its parts."""
+    found = np.zeros((*told_BPM.shape[:2], len(KINDS)))
+    found[..., [KINDS.index(kind) for kind in PARTS]] = told_BPM[..., UNSOLVED, None] * split_BPS
+    rest: tuple[tuple[int, Kind], ...] = ((UNRELIABLE, "unreliable"), (MASTERED, "mastered"), (LOST, "lost"))
+    for mass, kind in rest:
+        found[..., KINDS.index(kind)] = told_BPM[..., mass]
+    return found
 
 
 # ---------------------------------------------------------------- all of them

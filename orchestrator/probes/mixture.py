@@ -94,20 +94,14 @@ def likelihood(grid: Cells, now: tuple[Int64, Int64], earlier: tuple[Int64, Int6
 def fit(like_PG: Float64, prior_G: Float64) -> Float64:
     """[G] the spread over the cells."""
     weights = np.ones((1, len(like_PG)))
-    return _climb(like_PG, prior_G, weights, prior_G[None].copy(), ITERATIONS)[0]
+    (found,) = _climb(like_PG, prior_G, weights, prior_G[None].copy(), ITERATIONS)
+    return np.asarray(found)
 
 
 def refit(like_PG: Float64, prior_G: Float64, weights_BP: Float64, start_G: Float64) -> Float64:
     """[B, G] the spread as it is fitted to each resample of the prompts, a weight for each prompt."""
     start = np.repeat(start_G[None], len(weights_BP), 0)
     return _climb(like_PG, prior_G, weights_BP, start, REFITS)
-
-
-def posterior(like_PG: Float64, spread_G: Float64) -> Float64:
-    """[P, G] where each prompt lies."""
-    joint = like_PG * spread_G
-    found: Float64 = joint / joint.sum(axis=1, keepdims=True)
-    return found
 
 
 def _climb(like_PG: Float64, prior_G: Float64, weights_BP: Float64, spread_BG: Float64, times: int) -> Float64:
