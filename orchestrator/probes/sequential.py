@@ -1,0 +1,257 @@
+"""Draws that stop once a prompt's answer is clear, and figures that stay right although they stopped.
+
+A plan says after how many verdicts a prompt is looked at, and the counts of passes that end its draws there. All that a
+count may mean after that follows from how many orders of passes and failures lead to it under the plan (path counting:
+Girshick, Mosteller and Savage, 1946): unbiased pass@k, and exact tail probabilities in the stage-wise order (Jennison
+and Turnbull, Group Sequential Methods, 2000, chapter 8). A fixed number of samples is the plan with one look.
+O = outcomes, the ways draws can end; G = pass probabilities; P = prompts.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from orchestrator.probes.snapshot import Float64, Int64
+from policies.bad_input import BadInput
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """The ways a prompt's draws can end, from the least able to the most able: first those that stop low, the earlier
+    the lower; then those that never stop early, by their passes; last those that stop high, the earlier the higher.
+    A larger pass probability makes each tail {at least this outcome} likelier, so that tails give exact tests."""
+
+    n_O: Int64
+    """Verdicts."""
+    c_O: Int64
+    """Passes."""
+    log_paths_O: Float64
+    """Log of the number of orders of passes and failures that end so."""
+
+    def chances(self, p_G: Float64) -> Float64:
+        """[O, G]: probability of each outcome where a response passes with probability p; columns sum to 1."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            passes = np.where(self.c_O[:, None] == 0, 0.0, self.c_O[:, None] * np.log(p_G))
+            fails = np.where((self.n_O == self.c_O)[:, None], 0.0, (self.n_O - self.c_O)[:, None] * np.log1p(-p_G))
+        chances: Float64 = np.exp(self.log_paths_O[:, None] + passes + fails)
+        return chances
+
+    def at_least(self, p_G: Float64) -> Float64:
+        """[O, G]: probability of this outcome or a more able one."""
+        tails: Float64 = np.cumsum(self.chances(p_G)[::-1], axis=0)[::-1]
+        return np.minimum(tails, 1.0)
+
+    def at_most(self, p_G: Float64) -> Float64:
+        """[O, G]: probability of this outcome or a less able one."""
+        return np.minimum(np.cumsum(self.chances(p_G), axis=0), 1.0)
+
+    def reaching(self, at: int, p_G: Float64) -> Float64:
+        """[G]: probability of outcome `at` or a more able one."""
+        if len(self.n_O) == self.n_O[0] + 1:  # a fixed n: the binomial tail, without a table for every outcome
+            return np.ones_like(p_G) if at == 0 else np.asarray(special.bdtrc(at - 1, int(self.n_O[0]), p_G))
+        tail: Float64 = self.at_least(p_G)[at]
+        return tail
+
+    def place(self, n_P: Int64, c_P: Int64) -> Int64:
+        """[P]: index of each prompt's outcome; -1 where the draws cannot end so."""
+        width = int(self.n_O.max()) + 1
+        keys = self.n_O * width + self.c_O
+        order = np.argsort(keys)
+        wanted = np.where((n_P < width) & (c_P < width), n_P * width + c_P, -1)
+        at = order[np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)]
+        place: Int64 = np.where(keys[at] == wanted, at, -1)
+        return place
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When draws for a prompt may end. Hashable; two equal plans are the same design."""
+
+    looks: tuple[int, ...]
+    """Verdicts at which a prompt is looked at, rising; none draws more than the last."""
+    low: tuple[int, ...]
+    """At each look: this many passes or fewer end the draws, -1 never does."""
+    high: tuple[int, ...]
+    """At each look: this many passes or more end the draws, more than the look never does."""
+
+    def stopped(self, n_P: Int64, c_P: Int64) -> Bools:
+        """[P]: whether a prompt with n verdicts of which c passed needs no more. Between looks nothing stops: a prompt
+        whose verdicts are late or unknown is looked at once it has as many as a look asks for."""
+        done: Bools = np.asarray(n_P) >= self.looks[-1]
+        for look, low, high in zip(self.looks, self.low, self.high, strict=True):
+            done |= (n_P == look) & ((c_P <= low) | (c_P >= high))
+        return done
+
+    def counted(self, passed_P: Sequence[Sequence[bool]]) -> tuple[Int64, Int64]:
+        """([P] n, [P] c): the verdicts up to where the plan ends each prompt's draws, in the order of the draws. What
+        came later is left out: counting it would bias every figure. Prompts that have too few verdicts to end
+        (unknown ones, a probe cut off) count with all they have; their design is `until(n)`."""
+        totals = [np.concatenate([[0], np.cumsum(np.asarray(one, np.int64))]) for one in passed_P]
+        ends = [next((n for n in self.looks if n < len(t) and self._ends(n, int(t[n]))), len(t) - 1) for t in totals]
+        c = [int(total[end]) for total, end in zip(totals, ends, strict=True)]
+        return np.array(ends, np.int64), np.array(c, np.int64)
+
+    def _ends(self, n: int, c: int) -> bool:
+        at = self.looks.index(n)
+        return n == self.looks[-1] or c <= self.low[at] or c >= self.high[at]
+
+    def until(self, n: int) -> "Plan":
+        """The same plan for a prompt that gave only n verdicts: its earlier looks, and a last one at n."""
+        at = sum(look < n for look in self.looks)
+        return Plan((*self.looks[:at], n), (*self.low[:at], -1), (*self.high[:at], n + 1))
+
+    def outcomes(self) -> Outcomes:
+        """Every way the draws of a prompt can end."""
+        return _outcomes(self)
+
+    def pass_at_k(self, k: int) -> Float64:
+        """[O]: the unbiased estimate of pass@k that each outcome gives: the share of its orders whose first k draws
+        hold a pass. Draws that stopped high before k hold one. NaN throughout where draws can stop without a pass
+        before k: then nothing estimates it."""
+        if k < 1:
+            raise ValueError(f"pass@k: k is {k}; it must be 1 or more")
+        of = self.outcomes()
+        if np.any((of.c_O == 0) & (of.n_O < k)):
+            return np.full(len(of.n_O), np.nan)
+        return 1.0 - np.exp(_paths(self, k) - of.log_paths_O)
+
+
+@functools.lru_cache(maxsize=256)
+def fixed(n: int) -> Plan:
+    """n draws, whatever they show."""
+    return Plan((n,), (-1,), (n + 1,))
+
+
+@functools.lru_cache(maxsize=256)
+def _outcomes(plan: Plan) -> Outcomes:
+    if len(plan.looks) == 1:
+        total, passes = plan.looks[0], np.arange(plan.looks[0] + 1)
+        paths = special.gammaln(total + 1) - special.gammaln(passes + 1) - special.gammaln(total - passes + 1)
+        return Outcomes(np.full(total + 1, total), passes, paths)
+    ends = _in_order(plan)
+    counts = _walk(plan, 0)
+    log_paths = np.array([counts[at][c] for at, c in ends])
+    keep = np.isfinite(log_paths)
+    n = np.array([plan.looks[at] for at, _ in ends], np.int64)
+    return Outcomes(n[keep], np.array([c for _, c in ends], np.int64)[keep], log_paths[keep])
+
+
+def _paths(plan: Plan, failures: int) -> Float64:
+    """[O]: log of the orders of each outcome that begin with so many failures; -inf where none does."""
+    all_paths, some = _walk(plan, 0), _walk(plan, failures)
+    return np.array([some[at][c] for at, c in _in_order(plan) if np.isfinite(all_paths[at][c])])
+
+
+def _in_order(plan: Plan) -> list[tuple[int, int]]:
+    """(look, passes) of all ends, in the stage-wise order."""
+    last = len(plan.looks) - 1
+    lows = [(at, c) for at in range(last) for c in range(plan.low[at] + 1)]
+    highs = [(at, c) for at in reversed(range(last)) for c in range(plan.high[at], plan.looks[at] + 1)]
+    return [*lows, *((last, c) for c in range(plan.looks[last] + 1)), *highs]
+
+
+def _walk(plan: Plan, failures: int) -> list[Float64]:
+    """For each look, by passes [look + 1]: log of the orders that go on until this look, those that end there
+    included, and begin with so many failures."""
+    alive, drawn, reached = np.zeros(1), 0, []
+    for at, look in enumerate(plan.looks):
+        for draw in range(drawn, look):
+            passed = np.full(1, -np.inf) if draw < failures else alive
+            shifted = np.concatenate([np.full(1, -np.inf), passed, np.full(len(alive) - len(passed), -np.inf)])
+            alive = np.logaddexp(np.append(alive, -np.inf), shifted)
+        reached.append(alive)
+        c = np.arange(look + 1)
+        alive = np.where((c <= plan.low[at]) | (c >= plan.high[at]), -np.inf, alive)
+        drawn = look
+    return reached
+
+
+def plan(samples: int, epsilon: float, confidence: float, *, prompts: int = 256, first: int = 4) -> Plan:
+    """At most `samples` draws a prompt, looked at after `first` of them and at each doubling.
+
+    Draws stop high where the prompt is in effective support (probability to pass at least epsilon) beyond doubt: in so
+    few draws so many passes that even next to `prompts` others the change from a prompt without any pass is shown
+    (`support.compare`). They stop low where it is outside: so few passes that epsilon is refuted. Each look spends an
+    equal part of the error that is allowed, so that all looks together keep to 1 - confidence.
+    BadInput names a value out of range.
+    """
+    _refuse_bad(samples, epsilon, confidence, first)
+    looks, alpha = _looks(samples, first), 1.0 - confidence
+    never = [look + 1 for look in looks]
+    low = [-1] * len(looks)
+    for at, look in enumerate(looks[:-1]):
+        for c in range(look):
+            tried = Plan(looks, (*low[:at], c, *low[at + 1 :]), tuple(never))
+            if _ended_low(tried, at, np.array([epsilon]))[0] > EARLY * alpha:
+                break
+            low[at] = c
+    absent_G = floor(Plan(looks, tuple(low), tuple(never)), epsilon, alpha)
+    high = never
+    for at, look in enumerate(looks[:-1]):
+        spent = (at + 1) / len(looks)
+        for c in range(look, max(low[at], 0), -1):
+            tried = Plan(looks, tuple(low), (*high[:at], c, *high[at + 1 :]))
+            by_chance = float(_ended_high(tried, at, np.array([epsilon]))[0])
+            unchanged = steepest(absent_G, _ended_high(tried, at, GRID))
+            if by_chance > spent * alpha or unchanged > spent * alpha / (2 * prompts):
+                break
+            high[at] = c
+    return Plan(looks, tuple(low), tuple(high))
+
+
+EARLY = 0.9
+"""Share of the error that looks before the last may spend on ends that are low."""
+GRID: Float64 = np.sin(np.linspace(0.0, np.pi / 2, 2001)) ** 2
+"""Pass probabilities, dense at both ends."""
+
+
+def steepest(falling_G: Float64, rising_G: Float64) -> float:
+    """An upper bound, within a few percent, of the greatest product of a falling and a rising function of p, both given
+    on GRID: between two points neither exceeds its value at one end."""
+    return float(np.max(falling_G[:-1] * rising_G[1:]))
+
+
+def floor(design: Plan, epsilon: float, alpha: float) -> Float64:
+    """[GRID]: probability of the outcomes that refute epsilon at alpha, or of the lowest one where none does."""
+    of = design.outcomes()
+    size = max(int(np.sum(of.at_most(np.array([epsilon]))[:, 0] <= alpha)), 1)
+    lowest = Outcomes(of.n_O[:size], of.c_O[:size], of.log_paths_O[:size])
+    total: Float64 = lowest.chances(GRID).sum(0)
+    return total
+
+
+def _ended_high(plan: Plan, at: int, p_G: Float64) -> Float64:
+    """[G]: probability that draws stop high at this look or before."""
+    of, looks = plan.outcomes(), np.array(plan.looks)
+    when = np.searchsorted(looks, of.n_O)
+    stops = (when <= at) & (of.c_O >= np.array(plan.high)[when])
+    total: Float64 = of.chances(p_G)[stops].sum(0)
+    return total
+
+
+def _ended_low(plan: Plan, at: int, p_G: Float64) -> Float64:
+    """[G]: probability that draws stop low at this look or before."""
+    of, looks = plan.outcomes(), np.array(plan.looks)
+    when = np.searchsorted(looks, of.n_O)
+    stops = (when <= at) & (of.c_O <= np.array(plan.low)[when])
+    total: Float64 = of.chances(p_G)[stops].sum(0)
+    return total
+
+
+def _looks(samples: int, first: int) -> tuple[int, ...]:
+    doubling = [first << at for at in range(max(1, samples).bit_length()) if first << at < samples]
+    return (*doubling, samples)
+
+
+def _refuse_bad(samples: int, epsilon: float, confidence: float, first: int) -> None:
+    if samples < 1 or first < 1:
+        raise BadInput((f"sequential plan: samples and first must be 1 or more (got {samples}, {first})",))
+    for name, value in (("epsilon", epsilon), ("confidence", confidence)):
+        if not 0.0 < value < 1.0:
+            raise BadInput((f"sequential plan: {name} must lie between 0 and 1 (got {value})",))
