@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ _COLUMNS = (
 )
 _GROUP = """
     SELECT file_row_number AS "row", id, strand, len(tokens) AS length,
-        list_filter(scores, s -> s.name = 'reward' AND s.status = 'ok' AND NOT isnan(s.value))[1].value AS reward
+        list_filter(scores, lambda s: s.name = 'reward' AND s.status = 'ok' AND NOT isnan(s.value))[1].value AS reward
     FROM read_parquet({file}, file_row_number = true, hive_partitioning = false) WHERE group_id = ? ORDER BY "row"
 """
 
@@ -78,7 +79,7 @@ def trajectory(reading: Reading, step: int, row: int, *, most: int = MOST_TOKENS
     return {
         **told,
         **_prompts(found, tokenizer),
-        **_tokens(found, tokenizer, _coefficients(reading, step, found["id"]), most),
+        **_tokens(found, tokenizer, _coefficients(reading, step, row, found["id"]), most),
         "origin_names": [origin.name.lower() for origin in Origin],
         "colours": {origin.name.lower(): colour for origin, colour in COLOURS.items()},
         "group": _group(reading, step, found["group_id"]),
@@ -105,22 +106,27 @@ def _tokenizer(reading: Reading) -> Tokenizer | None:
 
 
 def _found(reading: Reading, step: int, row: int) -> Document:
-    """The row of the file as Python values; no more of the file is held than a batch."""
     path = reading.run.trajectory_file(step)
     try:
-        with pq.ParquetFile(path) as file:
-            if not 0 <= row < file.metadata.num_rows:
-                raise BadInput([f"row: step {step} has {file.metadata.num_rows} trajectories (got {row})"])
-            for batch in file.iter_batches(BATCH, columns=list(_COLUMNS)):
-                if row < batch.num_rows:
-                    found: Document = batch.slice(row, 1).to_pylist()[0]
-                    return found
-                row -= batch.num_rows
+        return _nth(path, row, list(_COLUMNS))
     except FileNotFoundError:
-        pass
+        raise BadInput([f"step: the ledger has no trajectories of step {step}"]) from None
     except (OSError, ValueError) as error:
         raise BadInput([f"{path.name}: cannot be read ({error})"]) from error
-    raise BadInput([f"step: the ledger has no trajectories of step {step}"])
+
+
+def _nth(path: Path, row: int, columns: list[str]) -> Document:
+    """The row of the file as Python values; no more of the file is held than a batch."""
+    with pq.ParquetFile(path) as file:
+        if not 0 <= row < file.metadata.num_rows:
+            raise BadInput([f"row: {path.name} has {file.metadata.num_rows} (got {row})"])
+        before = 0
+        for batch in file.iter_batches(BATCH, columns=columns):
+            if row < before + batch.num_rows:
+                found: Document = batch.slice(row - before, 1).to_pylist()[0]
+                return found
+            before += batch.num_rows
+    raise ValueError(f"{path.name} ends before the row that its footer promises")
 
 
 def _prompts(found: Document, tokenizer: Tokenizer | None) -> Document:
@@ -157,9 +163,16 @@ def _tokens(found: Document, tokenizer: Tokenizer | None, g: Sequence[float] | N
     return {"tokens": columns, "special": special, "cut": len(found["tokens"]) - len(ids)}
 
 
-def _coefficients(reading: Reading, step: int, name: str) -> Sequence[float] | None:
-    """g of each token, where the ledger has it."""
-    return None
+def _coefficients(reading: Reading, step: int, row: int, name: str) -> Sequence[float] | None:
+    """g of each token, where the ledger has it: its rows are those of the step's trajectories."""
+    path = reading.run.coefficient_file(step)
+    try:
+        found = _nth(path, row, ["id", "g"])
+    except (OSError, ValueError, BadInput):
+        return None
+    if found["id"] != name:
+        return None
+    return [math.nan if value is None else float(value) for value in found["g"]]
 
 
 def _group(reading: Reading, step: int, group: str) -> list[Document]:

@@ -100,7 +100,7 @@ def support(reading: Reading, asked: Asked = Asked()) -> Document:
 def prompt(reading: Reading, prompt_id: str, *, name: str = "probe", step: int | None = None) -> Document:
     """One prompt on demand: its text and the responses of one probe (the newest that asked it by default).
 
-    {"id", "family", "text": or null where no file tells it, "reference": or null, "step": or null,
+    {"id", "family", "text": or null where the probe does not tell it, "step": or null,
      "steps": [probes of the run],
      "responses": [{"greedy", "draw", "passed", "sound", "value", "status", "answer", "tokens", "text"}]}
     """
@@ -111,10 +111,10 @@ def prompt(reading: Reading, prompt_id: str, *, name: str = "probe", step: int |
             family = rows[0]["family"]
             keys = ("greedy", "draw", "passed", "sound", "value", "status", "answer", "tokens", "text")
             told: Document = plain([{key: row.get(key) for key in keys} for row in rows])
-            return {"id": prompt_id, "family": family, **_text(reading, prompt_id), "step": at, "steps": steps} | {
+            return {"id": prompt_id, "family": family, "text": rows[0].get("prompt"), "step": at, "steps": steps} | {
                 "responses": told
             }
-    return {"id": prompt_id, "family": None, **_text(reading, prompt_id), "step": None, "steps": steps, "responses": []}
+    return {"id": prompt_id, "family": None, "text": None, "step": None, "steps": steps, "responses": []}
 
 
 # ---------------------------------------------------------------- files
@@ -175,10 +175,6 @@ def _responses(reading: Reading, step: int, prompt_id: str, name: str) -> list[D
     except (OSError, ValueError):
         return []
     return [row for row in rows if (row.get("set") or "probe") == name]
-
-
-def _text(reading: Reading, prompt_id: str) -> Document:
-    return {"text": None, "reference": None}
 
 
 def _level(reading: Reading) -> tuple[float, float]:

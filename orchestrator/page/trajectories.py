@@ -30,14 +30,14 @@ TOGETHER = 8
 PREVIEW = 200
 """Characters of a response that the list shows."""
 
-_ORIGINS = ", ".join(f"{one.name.lower()} := len(list_filter(origin, o -> o = {one.value}))" for one in Origin)
+_ORIGINS = ", ".join(f"{one.name.lower()} := len(list_filter(origin, lambda o: o = {one.value}))" for one in Origin)
 _ROWS = f"""
     SELECT step, file_row_number AS "row", id, prompt_id, group_id, parent_id, stage, strand, producer, model, version,
         CASE WHEN outcome.status = 'ok' AND NOT isnan(outcome.value) THEN outcome.value END AS reward,
         outcome.passed AS passed, coalesce(outcome.status, 'unscored') AS status, len(tokens) AS length,
         CASE WHEN len(advantage) > 0 AND NOT isnan(list_avg(advantage)) THEN list_avg(advantage) END AS advantage,
         finish_reason, struct_pack({_ORIGINS}) AS origins, left(text, {PREVIEW}) AS preview, text
-    FROM (SELECT *, list_filter(scores, s -> s.name = 'reward')[1] AS outcome FROM read_parquet({{files}},
+    FROM (SELECT *, list_filter(scores, lambda s: s.name = 'reward')[1] AS outcome FROM read_parquet({{files}},
         file_row_number = true, hive_partitioning = false))
 """
 """A row of the list for each trajectory of some files."""
@@ -58,6 +58,9 @@ class Wanted:
     """Smallest reward."""
     most: float | None = None
     """Greatest reward."""
+    shortest: int | None = None
+    """Tokens."""
+    longest: int | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
         """The WHERE clause and its values."""
@@ -67,6 +70,8 @@ class Wanted:
             *([("contains(lower(text), ?)", self.text.lower())] if self.text else []),
             *([("reward >= ?", self.least)] if self.least is not None else []),
             *([("reward <= ?", self.most)] if self.most is not None else []),
+            *([("length >= ?", self.shortest)] if self.shortest is not None else []),
+            *([("length <= ?", self.longest)] if self.longest is not None else []),
         ]
         by_verdict = {"any": [], "passed": ["passed"], "failed": ["NOT passed"], "unknown": ["passed IS NULL"]}
         clauses = [clause for clause, _ in asked] + by_verdict[self.verdict]
