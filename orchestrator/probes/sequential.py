@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from orchestrator.probes.snapshot import Float64, Int64
+from orchestrator.probes.snapshot import Float64, Int64, Sampled
 from policies.bad_input import BadInput
 
 Bools = npt.NDArray[np.bool_]
@@ -80,6 +80,11 @@ class Plan:
     high: tuple[int, ...]
     """At each look: this many passes or more end the draws, more than the look never does."""
 
+    @staticmethod
+    def fixed(samples: int) -> "Plan":
+        """So many draws, whatever they show."""
+        return Plan((samples,), (-1,), (samples + 1,))
+
     def stopped(self, n_P: Int64, c_P: Int64) -> Bools:
         """[P]: whether a prompt with n verdicts of which c passed needs no more. Between looks nothing stops: a prompt
         whose verdicts are late or unknown is looked at once it has as many as a look asks for."""
@@ -120,12 +125,6 @@ class Plan:
         if np.any((of.c_O == 0) & (of.n_O < k)):
             return np.full(len(of.n_O), np.nan)
         return 1.0 - np.exp(_paths(self, k) - of.log_paths_O)
-
-
-@functools.lru_cache(maxsize=256)
-def fixed(n: int) -> Plan:
-    """n draws, whatever they show."""
-    return Plan((n,), (-1,), (n + 1,))
 
 
 @functools.lru_cache(maxsize=256)
@@ -170,6 +169,46 @@ def _walk(plan: Plan, failures: int) -> list[Float64]:
         alive = np.where((c <= plan.low[at]) | (c >= plan.high[at]), -np.inf, alive)
         drawn = look
     return reached
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """Verdicts and passes of each prompt, and the plan that ended the draws (None: n did not depend on them)."""
+
+    n_P: Int64
+    c_P: Int64
+    plan: Plan | None = None
+
+    def designs(self, who_P: Bools | None = None) -> list[tuple[Plan, Int64]]:
+        """The designs that ended prompts' draws, and the prompts of each; prompts without verdicts have none. A prompt
+        with fewer verdicts than the plan asks for has the plan up to these."""
+        length_P = self.n_P
+        if self.plan is not None:
+            ended = self.plan.outcomes().place(self.n_P, self.c_P) >= 0
+            length_P = np.where(ended, self.plan.looks[-1], self.n_P)
+        who_P = self.n_P > 0 if who_P is None else who_P & (self.n_P > 0)
+        return [
+            (Plan.fixed(n) if self.plan is None else self.plan.until(n), np.flatnonzero(who_P & (length_P == n)))
+            for n in np.unique(length_P[who_P]).tolist()
+        ]
+
+    def rows(self, at: Int64) -> "Counts":
+        """The counts of some prompts, in that order."""
+        return Counts(self.n_P[at], self.c_P[at], self.plan)
+
+
+def counts(sampled: Sampled, plan: Plan | None = None) -> Counts:
+    """The verdicts that count: all, or those up to where the plan that drew them ends a prompt's draws."""
+    if plan is None or len(plan.looks) == 1:
+        return Counts(np.asarray(sampled.n_P, np.int64), np.asarray(sampled.c_P, np.int64))
+    return Counts(*plan.counted(sampled.passed_P), plan)
+
+
+def matched(before: Sampled, after: Sampled) -> tuple[Int64, Int64]:
+    """The rows of the prompts that both have, by id, in the order of `before`."""
+    place = {name: at for at, name in enumerate(after.prompts)}
+    both = [(at, place[name]) for at, name in enumerate(before.prompts) if name in place]
+    return np.array([one for one, _ in both], np.int64), np.array([other for _, other in both], np.int64)
 
 
 def plan(samples: int, epsilon: float, confidence: float, *, prompts: int = 256, first: int = 4) -> Plan:

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.probes.sequential import GRID, Plan, fixed, floor, steepest
+from orchestrator.probes.sequential import GRID, Counts, Plan, counts, floor, matched, steepest
 from orchestrator.probes.snapshot import Float64, Int64, Sampled
-from policies.bad_input import refuse
+from policies.bad_input import BadInput, refuse
 
 Int8 = npt.NDArray[np.int8]
 Bools = npt.NDArray[np.bool_]
@@ -59,15 +59,6 @@ class SupportChange:
         return [self.prompts[at] if self.prompts else str(at) for at in where.tolist()]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Counts:
-    """Verdicts and passes of each prompt, and the plan that ended the draws (None: n did not depend on them)."""
-
-    n_P: Int64
-    c_P: Int64
-    plan: Plan | None = None
-
-
 def compare(
     before: tuple[int | npt.ArrayLike, npt.ArrayLike],
     after: tuple[int | npt.ArrayLike, npt.ArrayLike],
@@ -82,34 +73,30 @@ def compare(
     BadInput: lengths that differ, counts that are not whole numbers or out of range, epsilon or confidence not between
     0 and 1.
     """
-    faults = [f"support.compare: {name} must lie between 0 and 1 (got {value})" for name, value in
-              (("epsilon", epsilon), ("confidence", confidence)) if not 0.0 < value < 1.0]  # fmt: skip
-    refuse(faults)
     first, last = _counts("before", before, plan), _counts("after", after, plan)
-    if len(first.c_P) != len(last.c_P):
-        lengths = f"{len(first.c_P)} and {len(last.c_P)}"
-        refuse([f"support.compare: before and after must have the same prompts (got {lengths})"])
-    return _compared(first, last, epsilon, 1.0 - confidence)
+    return change(first, last, epsilon=epsilon, confidence=confidence)
+
+
+def change(before: Counts, after: Counts, *, epsilon: float, confidence: float) -> SupportChange:
+    """`compare` of counts that each bring the plan that ended their draws; rows are the same prompts."""
+    for name, value in (("epsilon", epsilon), ("confidence", confidence)):
+        if not 0.0 < value < 1.0:
+            raise BadInput((f"support: {name} must lie between 0 and 1 (got {value})",))
+    if len(before.c_P) != len(after.c_P):
+        lengths = f"{len(before.c_P)} and {len(after.c_P)}"
+        raise BadInput((f"support: before and after must have the same prompts (got {lengths})",))
+    return _compared(before, after, epsilon, 1.0 - confidence)
 
 
 def of(
     before: Sampled, after: Sampled, *, epsilon: float, confidence: float, plan: Plan | None = None
 ) -> SupportChange:
-    """`compare` of the prompts that both have, in the order of `before`, with their ids."""
-    place = {name: at for at, name in enumerate(after.prompts)}
-    shared = [(at, place[name]) for at, name in enumerate(before.prompts) if name in place]
-    mine, theirs = (np.array([pair[side] for pair in shared], np.int64) for side in (0, 1))
-    first, last = counts(before, plan), counts(after, plan)
-    first, last = (Counts(side.n_P[rows], side.c_P[rows], plan) for side, rows in ((first, mine), (last, theirs)))
-    found = _compared(first, last, epsilon, 1.0 - confidence)
+    """`compare` of the prompts that both have, in the order of `before`, with their ids; `plan` is what drew both."""
+    mine, theirs = matched(before, after)
+    found = change(
+        counts(before, plan).rows(mine), counts(after, plan).rows(theirs), epsilon=epsilon, confidence=confidence
+    )
     return replace(found, prompts=tuple(before.prompts[at] for at in mine))
-
-
-def counts(sampled: Sampled, plan: Plan | None = None) -> Counts:
-    """The verdicts that count: all, or those up to where the plan ends a prompt's draws."""
-    if plan is None:
-        return Counts(np.asarray(sampled.n_P, np.int64), np.asarray(sampled.c_P, np.int64))
-    return Counts(*plan.counted(sampled.passed_P), plan)
 
 
 def shown(of: Counts, epsilon: float, confidence: float) -> Int8:
@@ -174,37 +161,23 @@ def _p_of_rise(low: Counts, high: Counts, verdict_P: Int8, epsilon: float, alpha
     its design can show or `high` is not in support."""
     out = np.ones(len(low.n_P))
     reach_P = np.zeros(len(low.n_P))
-    for design, rows in _designs(low):
+    for design, rows in low.designs():
         reach_P[rows] = max(alpha, design.outcomes().at_most(np.array([epsilon]))[0, 0])
     who = (verdict_P == 1) & (low.n_P > 0) & (_tails(low, epsilon)[0] <= reach_P)
-    for design, rows in _designs(low, who):
+    for design, rows in low.designs(who):
         falling_G = floor(design, epsilon, alpha)
-        for other, those in _designs(high, np.isin(np.arange(len(who)), rows)):
+        for other, those in high.designs(np.isin(np.arange(len(who)), rows)):
             at = other.outcomes().place(high.n_P[those], high.c_P[those])
             for place in np.unique(at).tolist():
                 out[those[at == place]] = steepest(falling_G, other.outcomes().reaching(place, GRID))
     return out
 
 
-def _designs(of: Counts, who_P: Bools | None = None) -> list[tuple[Plan, Int64]]:
-    """The designs that ended prompts' draws, and the prompts of each: the plan, or what it is for a prompt that gave
-    fewer verdicts than it asks for."""
-    if of.plan is None:
-        length_P = of.n_P
-    else:
-        length_P = np.where(of.plan.outcomes().place(of.n_P, of.c_P) >= 0, of.plan.looks[-1], of.n_P)
-    who_P = of.n_P > 0 if who_P is None else who_P & (of.n_P > 0)
-    return [
-        (fixed(n) if of.plan is None else of.plan.until(n), np.flatnonzero(who_P & (length_P == n)))
-        for n in np.unique(length_P[who_P]).tolist()
-    ]
-
-
 def _tails(of: Counts, p: float) -> tuple[Float64, Float64]:
     """([P], [P]): probabilities of an outcome at most, and at least, as able as each prompt's where responses pass with
     probability p; 1 where a prompt has no samples."""
     at_most, at_least = np.ones(len(of.n_P)), np.ones(len(of.n_P))
-    for design, rows in _designs(of):
+    for design, rows in of.designs():
         outcomes = design.outcomes()
         at = outcomes.place(of.n_P[rows], of.c_P[rows])
         at_most[rows] = outcomes.at_most(np.array([p]))[at, 0]
@@ -217,7 +190,7 @@ def _outside(low: Counts, low_P: Int8, high_P: Int8, claimed_P: Bools, epsilon: 
     support at `high`."""
     shown_P, silent = low_P == -1, (high_P == 1) & (low_P == 0) & (low.n_P > 0) & (low.c_P == 0)
     few = (high_P == 1) & (low.n_P > 0) & (low.c_P >= 1) & (low.c_P <= 2)
-    ratio = max((_silence(design, epsilon) for design, _ in _designs(low, silent | few)), default=np.inf)
+    ratio = max((_silence(design, epsilon) for design, _ in low.designs(silent | few)), default=np.inf)
     claims = int(np.sum(silent & claimed_P))
     by_family = claims > 0 and ratio * (1 + np.sum(few)) <= alpha * claims
     outside: Bools = shown_P | (silent & by_family)
