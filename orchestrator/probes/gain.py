@@ -1,0 +1,160 @@
+"""Where a gain comes from: expansion, reshaping and attrition, with what is uncertain of each prompt in the intervals.
+
+With p0 and p1 a prompt's pass rates before and after, and epsilon the threshold of effective support:
+
+expansion  E[(p1 - p0) 1{p0 < epsilon <= p1}]     what was outside effective support and is inside
+reshaping  E[(p1 - p0) 1{p0, p1 >= epsilon}]      probability moved on what was inside both times
+attrition  E[(p1 - p0) 1{p1 < epsilon <= p0}]     what was inside and is no longer; 0 or less
+outside    E[(p1 - p0) 1{p0, p1 < epsilon}]       below epsilon both times; at most epsilon in size
+
+The four sum to the total. Sorting prompts by their observed rates would be biased: of 16 draws that all fail one in
+twelve could pass, and the next draws' regression to the mean would read as expansion. So a prompt is in each class
+with its posterior probability: the joint spread of (p0, p1) over the prompts is fitted without a form, and an interval
+is the range of a part over every spread that the counts do not rule out (`probes.profile`). The target is the
+distribution that the prompts are a sample of.
+
+P = prompts, R = distinct rows of counts, G = cells of the grid.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betainc
+
+from orchestrator.probes import clusters, mixture, profile
+from orchestrator.probes.intervals import UNKNOWN, Interval
+from orchestrator.probes.snapshot import Float64, Int64, Sampled
+
+CLASSES = ("expansion", "reshaping", "attrition", "outside")
+DOMINANT = 2.0
+"""A part is dominant where it is more than this many times as large as the other."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """What was drawn at one checkpoint, [P]."""
+
+    n_P: Int64
+    c_P: Int64
+    least_P: Float64
+    """Known lower bound of each pass rate, e.g. the probability of a good trajectory of the bank; 0 where none is."""
+    rate_P: Float64 | None = None
+    """Unbiased estimate of each prompt's pass@k, where draws that may stop early make c / n a biased one; NaN
+    unknown. The fitted spread needs none: a likelihood is the same whatever ended the draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A change in pass rate (or pass@k), and its parts; UNKNOWN throughout where no prompt was drawn both times."""
+
+    k: int
+    prompts: int
+    """Measured both times, with at least k draws each unless rates are given."""
+    total: Interval
+    expansion: Interval
+    reshaping: Interval
+    attrition: Interval
+    outside: Interval
+    expansion_share: Interval
+    """expansion / total; UNKNOWN unless the total is above 0 with confidence."""
+    reshaping_share: Interval
+    expansion_lead: Interval
+    """expansion - 2 reshaping: above 0, expansion is dominant."""
+    reshaping_lead: Interval
+    """reshaping - 2 expansion: above 0, reshaping is dominant."""
+
+
+def counts(found: Sampled, prompts: tuple[str, ...], least: Mapping[str, float]) -> Counts:
+    """The draws of `found` for these prompts, 0 of 0 where it lacks one; `least` bounds some prompts' rates."""
+    place = {name: at for at, name in enumerate(found.prompts)}
+    at_P = np.array([place.get(name, -1) for name in prompts], np.int64)
+    n_P = np.where(at_P >= 0, np.append(found.n_P, 0)[at_P], 0)
+    c_P = np.where(at_P >= 0, np.append(found.c_P, 0)[at_P], 0)
+    return Counts(n_P, c_P, np.array([least.get(name, 0.0) for name in prompts]))
+
+
+def decompose(before: Counts, after: Counts, *, epsilon: float, confidence: float, k: int = 1) -> Gain:
+    """The change of mean pass@k over the prompts that both can tell it of, in its four parts.
+
+    The parts are of the fitted spread; what it leaves of the observed change is dealt out by the classes' shares, so
+    that they sum to the observed total.
+    """
+    change_P = _observed(after, k) - _observed(before, k)
+    keep = ~np.isnan(change_P) & (before.n_P > 0) & (after.n_P > 0)
+    if not keep.any():
+        return Gain(k, 0, *[UNKNOWN] * 9)
+    before, after, change_P = _kept(before, keep), _kept(after, keep), change_P[keep]
+    names = [str(at) for at in range(len(change_P))]
+    total = clusters.ratio((change_P, np.ones(len(change_P)), names), confidence=confidence)
+    grid = cells(epsilon)
+    data = _data(grid, before, after)
+    spread = profile.best(data)
+    classes, moved = _classes(grid, epsilon), (1 - grid.earlier_G) ** k - (1 - grid.now_G) ** k
+    four = classes * moved
+    figures = [*four, four[0] - DOMINANT * four[1], four[1] - DOMINANT * four[0]]
+    if grew := total.low > 0:  # a share is s where (part - s total) is 0: linear, as the search wants it
+        figures += [part - float(part @ spread) / total.value * moved for part in four[:2]]
+    found = profile.intervals(data, spread, np.stack(figures), confidence)
+    left = (total.value - float(moved @ spread)) * (classes @ spread)
+    parts = [_interval(found, at, shift) for at, shift in enumerate([*left, 0.0, 0.0])]
+    shares = [_share(found, at, parts[at].value / total.value, total.value) if grew else UNKNOWN for at in range(2)]
+    return Gain(k, len(change_P), total, *parts[:4], *shares, *parts[4:])
+
+
+def cells(epsilon: float) -> mixture.Cells:
+    """Pairs of rates, none on epsilon. Prior: half that nothing changed, half that both are Jeffreys' and apart."""
+    below = epsilon * np.array([0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95])
+    angle = np.arcsin(np.sqrt(epsilon))
+    above = np.sin(angle + (np.pi / 2 - angle) * np.array([0.02, 0.07, 0.14, 0.22, *np.linspace(0.3, 1, 9)])) ** 2
+    one_K = np.concatenate([below, above])
+    mass_K = np.diff(betainc(0.5, 0.5, np.concatenate([[0.0], (one_K[1:] + one_K[:-1]) / 2, [1.0]])))
+    earlier, now = np.meshgrid(one_K, one_K, indexing="ij")
+    prior = 0.5 * np.outer(mass_K, mass_K) + 0.5 * np.diag(mass_K)
+    return mixture.Cells(earlier.ravel(), now.ravel(), prior.ravel())
+
+
+def _classes(grid: mixture.Cells, epsilon: float) -> Float64:
+    """[4, G] 1 in the cells of each class, in the order of CLASSES."""
+    inside0, inside1 = grid.earlier_G >= epsilon, grid.now_G >= epsilon
+    return np.stack([~inside0 & inside1, inside0 & inside1, inside0 & ~inside1, ~inside0 & ~inside1]).astype(float)
+
+
+def _data(grid: mixture.Cells, before: Counts, after: Counts) -> profile.Data:
+    """Distinct rows of counts and their likelihoods, each row's largest 1. Cells below a known bound are ruled out."""
+    columns = [before.n_P, before.c_P, before.least_P, after.n_P, after.c_P, after.least_P]
+    rows, count = np.unique(np.stack(columns, axis=1).astype(float), axis=0, return_counts=True)
+    n0, c0, least0, n1, c1, least1 = rows.T
+    told = mixture.log_likelihood(n0, c0, grid.earlier_G) + mixture.log_likelihood(n1, c1, grid.now_G)
+    for least, rate_G in ((least0, grid.earlier_G), (least1, grid.now_G)):
+        told[rate_G < np.minimum(least, rate_G.max())[:, None]] = -np.inf
+    return profile.Data(np.exp(told - told.max(1, keepdims=True)), count.astype(float), grid.prior_G)
+
+
+def _kept(one: Counts, keep: npt.NDArray[np.bool_]) -> Counts:
+    return Counts(one.n_P[keep], one.c_P[keep], np.nan_to_num(one.least_P[keep], nan=0.0))
+
+
+def _observed(one: Counts, k: int) -> Float64:
+    """[P] unbiased pass@k, 1 - C(n - c, k) / C(n, k), unless it is given; NaN of fewer than k draws."""
+    if one.rate_P is not None:
+        return one.rate_P
+    none_P = np.where(one.n_P >= k, 1.0, np.nan)
+    for i in range(k):
+        none_P = none_P * np.maximum(one.n_P - one.c_P - i, 0) / np.maximum(one.n_P - i, 1)
+    return np.asarray(1 - none_P)
+
+
+def _interval(found: profile.Profile, at: int, shift: float) -> Interval:
+    """A part, with what is dealt out to it; that is no evidence, so an end stays where it is or makes room."""
+    value = float(found.value_M[at]) + shift
+    return Interval(value, min(float(found.low_M[at]), value), max(float(found.high_M[at]), value))
+
+
+def _share(found: profile.Profile, part: int, value: float, total: float) -> Interval:
+    at = len(CLASSES) + 2 + part
+    middle = float(found.value_M[at])
+    return Interval(
+        value, value + (float(found.low_M[at]) - middle) / total, value + (float(found.high_M[at]) - middle) / total
+    )
