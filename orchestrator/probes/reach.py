@@ -80,6 +80,9 @@ def document(pairs: Sequence[Pair], *, epsilon: float, confidence: float) -> dic
         "low", "high": [10]}, "dies": [10] share of the trajectories whose reach falls below epsilon there, "crucial":
         [10] share whose crucial token is there}}.
     tokens: {"available", "first_choice", "gap", "nll"}: {"before", "after", "change": Interval}: means over tokens.
+    reached: {"before", "after", "change": Interval}: mean prefix reach, the mean over a trajectory's positions of the
+        probability that the policy writes it up to there: the share of a good trajectory that the policy is expected
+        to follow by itself before it leaves it.
     ends: {"before", "after": {"survives": Interval share that never falls below epsilon, "crucial_share": Interval, of
         the whole -log p}}.
     change: {"log_reach": Interval mean change of the trajectories' log-probability, nats, "whole" and "every_action":
@@ -113,9 +116,15 @@ def document(pairs: Sequence[Pair], *, epsilon: float, confidence: float) -> dic
             **{name: _places(rows, epsilon, confidence) for name, rows in zip(SIDES, sides, strict=True)},
         },
         "tokens": _tokens(sides, epsilon, confidence),
+        "reached": _reached(sides, confidence),
         "ends": {name: _ends(rows, epsilon, confidence) for name, rows in zip(SIDES, sides, strict=True)},
         "change": _change(sides, epsilon, confidence),
     }
+
+
+def followed(row: Scored) -> float:
+    """Expected share of the trajectory that the policy writes by itself before it first leaves it."""
+    return float(np.exp(log_reach(row)[1:]).mean())
 
 
 def quantiles(values: Floats, weights: Floats, level: float) -> Floats:
@@ -226,6 +235,18 @@ def _terms(rows: Sequence[Scored], measure: Callable[[Scored], Floats]) -> Terms
         [float(np.sum(~np.isnan(one))) for one in values],
         [row.prompt for row in rows],
     )
+
+
+def _reached(sides: Sequence[Sequence[Scored]], confidence: float) -> dict[str, dict[str, Any]]:
+    """Mean prefix reach of both, over trajectories."""
+    prompts, ones = [row.prompt for row in sides[0]], np.ones(len(sides[0]))
+    before, after = (([followed(row) for row in rows], ones, prompts) for rows in sides)
+    found = {
+        "before": clusters.share(before, confidence=confidence),
+        "after": clusters.share(after, confidence=confidence),
+        "change": clusters.difference(before, after, confidence=confidence),
+    }
+    return {name: asdict(one) for name, one in found.items()}
 
 
 def _ends(rows: Sequence[Scored], epsilon: float, confidence: float) -> dict[str, Any]:
