@@ -54,24 +54,30 @@ def _explained() -> Iterator[None]:
 def check(file: File, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006 - typer wants the list itself
     """Read a pipeline and print its plan; nothing is started.
 
-    The plan has every strand and control, who supplies what, and the biases that the recipes take knowingly.
+    The plan has every strand and control, who supplies what, and the biases that the recipes take knowingly. Of a file
+    with `variants:` every variant is checked, and the cost of all runs is told.
 
     Example: [bold]braid check examples/quickstart.yaml --set stages.sharpen.steps=5[/]
     """
+    from orchestrator.experiment_text import show_plan as show_variants
     from orchestrator.load import read
     from orchestrator.plan import plan
     from orchestrator.plan_text import show as show_plan
+    from orchestrator.variants import expand
 
     try:
-        found = plan(read(file, sets))
+        pipeline = read(file, sets)
+        found, study = plan(pipeline), expand(file, sets) if pipeline.variants else None
     except BadInput as error:
         if as_json:
             print_json({"legal": False, "faults": error.lines})
         raise
     if as_json:
-        print_json(found.document())
-    else:
-        show_plan(found, plain_console())
+        print_json(found.document() | ({"experiment": study.document()} if study else {}))
+        return
+    show_plan(found, plain_console())
+    if study:
+        show_variants(study, plain_console())
 
 
 @app.command()
@@ -151,15 +157,19 @@ def run(
     sets: Sets = [],  # noqa: B006
     in_process: InProcess = False,
 ) -> None:
-    """Run a pipeline into a new run directory.
+    """Run a pipeline into a new run directory; one with `variants:`, every variant with every seed, and compare them.
 
     Example: [bold]braid run examples/quickstart.yaml --out runs/first[/]
     """
     from orchestrator.load import read
 
-    chosen = out or Path("runs") / read(file, sets).name
+    pipeline = read(file, sets)
+    chosen = out or Path("runs") / pipeline.name
     _refuse_existing(chosen)
-    from orchestrator.run import run as start
+    if pipeline.variants:
+        from orchestrator.experiments import start
+    else:
+        from orchestrator.run import run as start
 
     _finish(lambda: start(file, chosen, sets, in_process=in_process))
 
@@ -172,14 +182,18 @@ def _refuse_existing(out: Path) -> None:
 
 @app.command()
 def resume(directory: Directory, in_process: InProcess = False) -> None:
-    """Go on from the newest good checkpoint of an interrupted or failed run.
+    """Go on from the newest good checkpoint of an interrupted or failed run, or with the runs that an experiment lacks.
 
     Example: [bold]braid resume runs/first[/]
     """
     from orchestrator.run_directory import RunDirectory
+    from orchestrator.study import is_experiment
 
-    RunDirectory.open(directory)
-    from orchestrator.run import resume as go_on
+    if is_experiment(directory):
+        from orchestrator.experiments import resume as go_on
+    else:
+        RunDirectory.open(directory)
+        from orchestrator.run import resume as go_on
 
     _finish(lambda: go_on(directory, in_process=in_process))
 

@@ -4,6 +4,7 @@ Read off the resolved pipelines and their expanded strands. What only a run can 
 very same ones) is checked on the ledgers (`study_facts`).
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
@@ -65,13 +66,18 @@ def _measurable(experiment: Experiment, base: Pipeline) -> Iterator[str]:
         yield f"there are no held-out prompts to measure on (got {measure!r}); add prompts.probe"
     if measure == "pass_at_k" and base.handoff.probe_samples < 2:
         yield "k is handoff.probe_samples, which is 1 (got 'pass_at_k'); raise that to 8 or so"
+    handoff = base.handoff
+    least = math.ceil(math.log(1 - handoff.confidence) / math.log(1 - handoff.epsilon))
+    if measure == "retained_support" and handoff.probe_samples < least:
+        told = f"{handoff.probe_samples} samples without a pass do not show that a prompt was lost (got {measure!r})"
+        yield f"{told}; set handoff.probe_samples to {least} or more, or raise handoff.epsilon"
     if any(recipe_of(stage.recipe).head == "scalar" for stage in base.stages):
         yield f"a stage trains a scalar head, and nothing is probed of it (got {measure!r}); compare language models"
 
 
 def _ruler(base: Pipeline, other: Pipeline) -> Iterator[str]:
     """What is measured must be measured alike."""
-    for key, (here, there) in _changed(base, other).items():
+    for key, (here, there) in changed(base, other).items():
         if _below(key, RULER):
             yield f"{key} {_got(there, here)}: figures would not compare; leave it as the baseline has it"
     ends = [stages[-1].sampling for stages in (base.stages, other.stages)]
@@ -86,7 +92,8 @@ def _below(key: str, places: Sequence[str]) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in places)
 
 
-def _changed(base: Pipeline, other: Pipeline) -> dict[str, list[Any]]:
+def changed(base: Pipeline, other: Pipeline) -> dict[str, list[Any]]:
+    """Key path -> [value in the one, value in the other], where they differ in what a study does not set itself."""
     found = differences([one.model_dump(mode="json") for one in (base, other)])
     return {key: values for key, values in found.items() if key.partition(".")[0] not in FREE}
 
@@ -97,7 +104,7 @@ def _got(there: Any, here: Any) -> str:
 
 def _beyond(study: str, base: Pipeline, other: Pipeline, allowed: Sequence[str]) -> Iterator[str]:
     """Changes that the study has no claim on; `*` stands for a stage's name."""
-    for key, (here, there) in _changed(base, other).items():
+    for key, (here, there) in changed(base, other).items():
         parts = key.split(".")
         place = ".".join([parts[0], "*", *parts[2:]]) if parts[0] == "stages" and len(parts) > 1 else key
         if not _below(place, (*allowed, *RULER)):
@@ -213,7 +220,7 @@ def _named(recipe: Recipe, controls: Sequence[Any]) -> Any:
 def _order(base: Pipeline, other: Pipeline) -> Iterator[str]:
     yield from _beyond("a stage_order study", base, other, ("stages",))
     orders = [[stage.name for stage in one.stages] for one in (base, other)]
-    for key in _changed(base, other):
+    for key in changed(base, other):
         if key.startswith("stages.") and key.split(".")[1] in set(orders[0]) & set(orders[1]):
             yield f"{key}: changed; a stage_order study changes the order of the same stages alone"
     if sorted(orders[0]) != sorted(orders[1]):

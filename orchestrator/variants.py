@@ -13,13 +13,14 @@ from orchestrator.explain import nearest
 from orchestrator.load import read
 from orchestrator.notation import parse
 from orchestrator.overrides import apply
-from orchestrator.study_checks import claims
+from orchestrator.plan import plan
+from orchestrator.study_checks import changed, claims
 from policies.bad_input import BadInput, refuse
 
 MOST_STAGES = 4
 """A study that names no orders runs all of so many stages: 24."""
-NO_END = "budget.amount=1e18"
-"""Stands in where the budget is what the baseline will have spent, which nobody knows before it ran."""
+ENDLESS = 1e18
+"""An amount that stands in where the budget is what the baseline will have spent, which nobody knows before it ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Expanded:
     """A pipeline file with its variants."""
 
     base: Pipeline
+    """Its `variants` name every variant, those that the file left to the study too, the baseline first."""
     variants: Mapping[str, Pipeline]
     """In the order in which they run within a seed, the baseline first; `seed` is the study's first."""
 
@@ -51,6 +53,20 @@ class Expanded:
         """Optimizer steps of all runs together, if none stops at a budget."""
         return sum(stage.steps for name, _ in self.runs for stage in self.variants[name].stages)
 
+    def document(self) -> dict[str, Any]:
+        """What would run, as JSON values; each variant with its whole plan."""
+        base, budget = self.variants[self.baseline], self.base.budget
+        variants = {
+            name: {"changes": changed(base, one), "plan": plan(one).document()} for name, one in self.variants.items()
+        }
+        return {
+            **self.experiment.model_dump(mode="json", include={"study", "baseline", "measure", "seeds"}),
+            "budget": budget.model_dump(mode="json") if budget else None,
+            "runs": len(self.runs),
+            "steps": self.steps,
+            "variants": variants,
+        }
+
 
 def expand(path: Path, sets: Sequence[str] = ()) -> Expanded:
     """Every variant of the file, changed by `sets` first; BadInput with all faults of all variants, by their names."""
@@ -69,7 +85,8 @@ def expand(path: Path, sets: Sequence[str] = ()) -> Expanded:
     if next(iter(named)) in found:
         faults += [f"{path}: variants.{key}: {said}" for key, said in claims(base.variants, found)]
     refuse(faults)
-    return Expanded(base, found)
+    resolved = base.variants.model_copy(update={"of": named, "baseline": next(iter(named))})
+    return Expanded(base.model_copy(update={"variants": resolved}), found)
 
 
 def changes(base: Pipeline, variant: Variant, stages: Sequence[Mapping[str, Any]], *, baseline: bool) -> list[str]:
@@ -78,7 +95,7 @@ def changes(base: Pipeline, variant: Variant, stages: Sequence[Mapping[str, Any]
     assert experiment is not None
     found = ["variants=null", f"seed={experiment.seeds[0]}"]
     if base.budget is not None and base.budget.amount is None:
-        found.append("budget=null" if baseline else NO_END)
+        found.append("budget=null" if baseline else f"budget.amount={ENDLESS!r}")
     if variant.order is not None:
         by_name = {str(stage["name"]): stage for stage in stages}
         found.append(f"stages={json.dumps([by_name[name] for name in variant.order])}")
