@@ -26,12 +26,14 @@ from actors.deepspeed_backend import DeepSpeedBackend
 from actors.freeze import Movement, held
 from actors.interference import Gradients
 from actors.interference import interference as cosines_of
+from actors.meter import Work, joined
 from actors.prepass import Reader, prepare
 from actors.ranks import join
 from actors.sharding import StepFacts
 from actors.torch_backend import TorchBackend
 from actors.training_state import Layout, StageState
 from actors.weights import Weights, pack
+from policies import coefficients as pulls
 from policies import models, origin_facts, step, strand_facts
 from policies.attention import PACKED
 from policies.config import HfModel, Optimizer, Strand, TinyModel
@@ -123,8 +125,9 @@ class LearnerRank:
         """
         started = time.perf_counter()
         stage = self._in_stage()
-        updates, statistics = prepare(self._reader, stage.strands, updates, compute_old=compute_old)
-        parts, outcomes = list[Evaluation](), list[Update]()
+        reader = replace(self._reader, read=Work())
+        updates, statistics = prepare(reader, stage.strands, updates, compute_old=compute_old)
+        parts, outcomes, g = list[Evaluation](), list[Update](), list[Float32]()
         rate, cosines = math.nan, dict[str, float]()
         with self._moving(freeze) as masks:
             for share, denominators in zip(updates, normalisers, strict=True):
@@ -139,14 +142,17 @@ class LearnerRank:
                 if interference and not outcomes:
                     cosines = self._interference(share, objective)
                 rate = learning_rate(stage.optimizer.schedule, stage.optimizer.learning_rate, stage.done, stage.updates)
-                parts += self._accumulate(share, objective)
+                found = self._accumulate(share, objective)
                 failpoint("learner.after_backward")
                 outcomes.append(self._update(rate, masks))
+                parts += found
+                g += self._pulls(share, found, applied=outcomes[-1].applied)
                 stage = replace(stage, done=stage.done + 1, skipped=stage.skipped + (not outcomes[-1].applied))
         self._stage = stage
         failpoint("learner.after_step")
-        facts = self._facts(parts, outcomes, rate, time.perf_counter() - started)
-        return replace(facts, interference=cosines)
+        flat = None if self._policy.scalar else np.concatenate([np.empty(0, np.float32), *g])
+        facts = self._facts(parts, outcomes, rate, reader.read)
+        return replace(facts, seconds=time.perf_counter() - started, interference=cosines, coefficients=flat)
 
     def _interference(self, share: Sequence[Example], objective: Objective) -> dict[str, float]:
         if self._layout.zero_stage == 3:
@@ -181,12 +187,27 @@ class LearnerRank:
             if index >= len(parts):
                 return step.idle_loss(self._policy)
             found = step.evaluate_part(self._policy, parts[index], objective)
-            facts.append(replace(found, loss=found.loss.detach(), coefficient_BT=found.coefficient_BT[:0]))
+            facts.append(replace(found, loss=found.loss.detach()))
             return found.loss
 
         for index in range(self._ranks.most(len(parts))):
             self._backend.backward(_poisoned(self._backend.forward(_bound(loss_of, index))))
         return facts
+
+    def _pulls(self, share: Sequence[Example], parts: Sequence[Evaluation], *, applied: bool) -> list[Float32]:
+        """g of each example of one update's share, in order: NaN throughout where the update was skipped."""
+        if self._policy.scalar:
+            return []
+        pulled = [np.full(len(one.trajectory.tokens), 0.0 if applied else np.nan, np.float32) for one in share]
+        if not applied or not parts:
+            return pulled
+        planned = step.places(share, self._config.micro_batch_tokens)
+        ordered = [place for part in planned for place in part]
+        flat = torch.cat([part.coefficient_BT.flatten().float() for part in parts]).cpu().numpy()
+        own = pulls.of_examples(self._in_stage().strands, [share[place] for place in ordered], flat)
+        for place, one in zip(ordered, own, strict=True):
+            pulled[place] = one
+        return pulled
 
     def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
         """[T] of each response, by the policy as it is now; empty for an empty one. All ranks call it alike."""
@@ -278,12 +299,12 @@ class LearnerRank:
             raise RuntimeError("LearnerRank: no stage; call begin_stage or load first")
         return self._stage
 
-    def _facts(self, parts: list[Evaluation], outcomes: Sequence[Update], rate: float, seconds: float) -> StepFacts:
+    def _facts(self, parts: list[Evaluation], outcomes: Sequence[Update], rate: float, read: Work) -> StepFacts:
         names = [strand.name for strand in self._in_stage().strands]
         nothing = strand_facts.merge([dict.fromkeys(names, _NO_FACTS)])
         own = strand_facts.merge([nothing, *(one.by_strand for one in parts)])
-        ranks = self._ranks.gather([own, origin_facts.merge([one.by_origin for one in parts])])
-        merged = strand_facts.merge([strands for strands, _ in ranks])
+        ranks = self._ranks.gather([own, origin_facts.merge([one.by_origin for one in parts]), read.as_row()])
+        merged = strand_facts.merge([strands for strands, _, _ in ranks])
         norms = [outcome.gradient_norm for outcome in outcomes if outcome.applied]
         return StepFacts(
             loss=math.fsum(facts["loss"] for facts in merged.values()),
@@ -291,9 +312,10 @@ class LearnerRank:
             learning_rate=rate,
             skipped=len(outcomes) - len(norms),
             tokens=int(sum(facts["tokens"] for facts in merged.values())),
-            seconds=seconds,
+            seconds=math.nan,  # known when everything is done
             by_strand=merged,
-            by_origin=origin_facts.merge([origins for _, origins in ranks]),
+            by_origin=origin_facts.merge([origins for _, origins, _ in ranks]),
+            scored=joined(rows for _, _, rows in ranks),
         )
 
 

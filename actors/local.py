@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from actors import meter
 from actors.config import Frozen, Learner, Rollout
 from actors.facts import PublishFacts
 from actors.frozen import FrozenReplica
@@ -16,7 +17,7 @@ from actors.learner import LearnerRank
 from actors.pool import asked
 from actors.sampler import SamplerReplica
 from actors.scorer import ScorerReplica
-from actors.sharding import StepFacts, split
+from actors.sharding import StepFacts, deal, in_order
 from policies.config import Model, Optimizer, Strand
 from policies.example import Example
 from policies.models import Head
@@ -86,10 +87,14 @@ class LocalLearner:
         interference: bool = False,
     ) -> StepFacts:
         """One step of `updates` optimizer updates."""
-        shares = [update[0] for update in split(examples, updates, 1)]
+        places = deal(examples, updates, 1)
+        shares = [[examples[place] for place in update[0]] for update in places]
         counts = [normalisers(self.strands, share) for share in shares]
         more = (coefficients, len(shares) > 1, freeze, interference)
-        return await asyncio.to_thread(self.rank.step, shares, counts, *more)
+        with meter.using("learner"):
+            facts = await asyncio.to_thread(self.rank.step, shares, counts, *more)
+        meter.stepped(meter.POLICY, [[share] for share in shares], facts)
+        return replace(facts, coefficients=in_order(examples, places, [facts.coefficients]))
 
     async def attach_head(self, target: str, head: Float32) -> None:
         """The head of the frozen model `target`."""

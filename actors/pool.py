@@ -9,22 +9,23 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from actors import cluster
+from actors import cluster, meter
 from actors.cluster import Actor, ActorLostError
 from actors.config import Deadlines
 from actors.engine import SampleRequest, TokenScores
 from actors.facts import PublishFacts
-from actors.sharding import StepFacts, merge_facts, split
+from actors.meter import POLICY, Role
+from actors.sharding import StepFacts, deal, in_order, merge_facts
 from policies.config import Optimizer, Strand
 from policies.example import Example
 from policies.prompt import Prompt
 from policies.reduce import normalisers
-from policies.trajectory import Float32, Int32, Trajectory
+from policies.trajectory import FinishReason, Float32, Int32, Trajectory
 from verifiers.environment_config import TOLD
 from verifiers.grader import Asked
 from verifiers.served import MESSAGES
@@ -51,27 +52,44 @@ class RolloutPool:
     weights: Any = None
     """Reference to the newest published weights."""
     version: int = -1
+    role: Role = "rollout"
+    model: str = POLICY
+    """Whose responses these are, on a bill (actors.meter)."""
     _healing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def generate(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
         """Every request's trajectory, in order."""
         shares = [list(requests[low:high]) for low, high in bounds(len(requests), len(self.replicas))]
-        parts = await asyncio.gather(*(self._share(index, share) for index, share in enumerate(shares) if share))
-        return [trajectory for part in parts for trajectory in part]
+        with meter.using(self.role):
+            parts = await asyncio.gather(
+                *(self._share(index, "generate", share) for index, share in enumerate(shares) if share)
+            )
+        written = [trajectory for part in parts for trajectory in part]
+        meter.generated(self.role, self.model, lengths(requests, written))
+        return written
+
+    async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32], top_k: int) -> list[TokenScores]:
+        """What the served policy says of given tokens at temperature 1, one for each (context, tokens), in order."""
+        pairs = list(zip(contexts, tokens, strict=True))
+        shares = [pairs[low:high] for low, high in bounds(len(pairs), len(self.replicas))]
+        asked = (self._share(index, "score", share, top_k) for index, share in enumerate(shares) if share)
+        meter.scored(self.role, self.model, contexts, tokens)
+        with meter.using(self.role):
+            return [one for part in await asyncio.gather(*asked) for one in part]
 
     async def update(self, reference: Any, version: int) -> None:
         """Give every replica the weights behind `reference`; returns when all serve them."""
         self.weights, self.version = reference, version
         await asyncio.gather(*(self._update(index) for index in range(len(self.replicas))))
 
-    async def _share(self, index: int, share: list[SampleRequest]) -> list[Trajectory]:
+    async def _share(self, index: int, method: Literal["generate", "score"], share: list[Any], *more: Any) -> list[Any]:
         for _ in range(RETRIES + 1):
             actor = self.replicas[index]
             try:
-                result: list[Trajectory] = await cluster.wait(
-                    actor.ask("generate", share),
+                result: list[Any] = await cluster.wait(
+                    actor.ask(method, share, *more),
                     deadline=self.deadlines.generate,
-                    what=f"generating {len(share)} responses",
+                    what=f"{method} of {len(share)} responses",
                     actor=actor.name,
                 )
             except ActorLostError as error:
@@ -111,6 +129,15 @@ class RolloutPool:
             self.replicas[index] = fresh
 
 
+def lengths(requests: Sequence[SampleRequest], written: Sequence[Trajectory]) -> list[tuple[int, int]]:
+    """Tokens of context and of response, of those that an engine did not refuse."""
+    return [
+        (len(asked.context), len(one.tokens))
+        for asked, one in zip(requests, written, strict=True)
+        if len(one.tokens) or one.finish_reason != FinishReason.ERROR
+    ]
+
+
 def asked(one: Trajectory, prompt: Prompt) -> Asked:
     """A response as the scorer takes it."""
     return Asked(one.id, prompt.text, one.text, prompt.reference, one.group_id, told(one, prompt))
@@ -134,18 +161,24 @@ class FrozenPool:
 
     replicas: list[Actor]
     deadlines: Deadlines
+    model: str = "frozen"
+    """Its name, on a bill (actors.meter)."""
 
     async def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32], top_k: int) -> list[TokenScores]:
         """One TokenScores for each (context, tokens), in order."""
+        meter.scored("frozen", self.model, contexts, tokens)
         return await self._shared("logprobs", (contexts, tokens), top_k, what="scoring")
 
     async def hidden(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
         """[T, H] last hidden states for each (context, tokens), in order."""
+        meter.scored("frozen", self.model, contexts, tokens)
         return await self._shared("hidden", (contexts, tokens), what="reading")
 
     async def generate(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
         """The frozen model's response to each request, in order."""
-        return await self._shared("generate", (requests,), what="answering")
+        written: list[Trajectory] = await self._shared("generate", (requests,), what="answering")
+        meter.generated("frozen", self.model, lengths(requests, written))
+        return written
 
     def head(self) -> Any:
         """A reference to the (V, H) head; it never passes through the driver."""
@@ -179,7 +212,8 @@ class FrozenPool:
             for actor, (low, high) in zip(self.replicas, bounds(count, len(self.replicas)), strict=True)
             if high > low
         ]
-        return [one for part in await asyncio.gather(*asked) for one in part]
+        with meter.using("frozen"):
+            return [one for part in await asyncio.gather(*asked) for one in part]
 
     async def _all(self, method: str, *args: Any, deadline: float) -> None:
         await asyncio.gather(
@@ -197,6 +231,8 @@ class LearnerPool:
     ranks: list[Actor]
     deadlines: Deadlines
     strands: tuple[Strand, ...] = ()
+    model: str = POLICY
+    """What it trains, on a bill (actors.meter)."""
 
     async def open(self, *, loopback: bool) -> None:
         """Tell every rank where rank 0 sits, and let them meet."""
@@ -227,20 +263,24 @@ class LearnerPool:
         interference: bool = False,
     ) -> StepFacts:
         """Split the step's examples over updates and ranks; every term's normaliser is global and fixed here."""
-        shares = split(examples, updates, len(self.ranks))
+        places = deal(examples, updates, len(self.ranks))
+        shares = [[[examples[place] for place in rank] for rank in update] for update in places]
         counts = [normalisers(self.strands, [one for rank in update for one in rank]) for update in shares]
         more = (dict(coefficients), len(shares) > 1, freeze, interference)
         asked = [
             actor.ask("step", [update[rank] for update in shares], counts, *more)
             for rank, actor in enumerate(self.ranks)
         ]
-        facts = await asyncio.gather(
-            *(
-                cluster.wait(reference, deadline=self.deadlines.step, what="a learner step", actor=actor.name)
-                for reference, actor in zip(asked, self.ranks, strict=True)
+        with meter.using("learner"):
+            ranks = await asyncio.gather(
+                *(
+                    cluster.wait(reference, deadline=self.deadlines.step, what="a learner step", actor=actor.name)
+                    for reference, actor in zip(asked, self.ranks, strict=True)
+                )
             )
-        )
-        return merge_facts(facts)
+        facts = merge_facts(ranks)
+        meter.stepped(self.model, shares, facts)
+        return replace(facts, coefficients=in_order(examples, places, [rank.coefficients for rank in ranks]))
 
     async def attach_head(self, target: str, head: Any) -> None:
         """Give every rank the head behind `head`, that of the frozen model `target`."""
@@ -273,6 +313,7 @@ class LearnerPool:
 
     async def _read(self, method: str, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Any]:
         """Shares for every rank, some of them empty: partitioned parameters come together on all ranks at once."""
+        meter.scored("learner", self.model, contexts, tokens)
         asked = [
             cluster.wait(
                 actor.ask(method, list(contexts[low:high]), list(tokens[low:high])),
@@ -282,7 +323,8 @@ class LearnerPool:
             )
             for actor, (low, high) in zip(self.ranks, bounds(len(tokens), len(self.ranks)), strict=True)
         ]
-        return [one for part in await asyncio.gather(*asked) for one in part]
+        with meter.using("learner"):
+            return [one for part in await asyncio.gather(*asked) for one in part]
 
     async def _all(self, method: str, *args: Any, deadline: float) -> list[Any]:
         return await asyncio.gather(
@@ -303,6 +345,7 @@ class RayPublisher:
     async def publish(self, version: int) -> PublishFacts:
         """Returns when every replica serves `version`."""
         began = time.perf_counter()
-        reference = self.learner.export(version)
-        await self.rollouts.update(reference, version)
+        with meter.using("publish"):
+            reference = self.learner.export(version)
+            await self.rollouts.update(reference, version)
         return PublishFacts(version, time.perf_counter() - began)

@@ -4,7 +4,7 @@ One forward pass without gradient over the examples whose strands ask, in parts;
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from actors.backend import Backend
+from actors.meter import Work
 from actors.ranks import Ranks
 from policies import statistics, step
 from policies.config import Set, Strand
@@ -34,6 +35,8 @@ class Reader:
     backend: Backend
     ranks: Ranks
     max_tokens: int
+    read: Work = field(default_factory=Work)
+    """What this rank has read so far."""
 
     def scored(self, pairs: Sequence[Pair]) -> list[Scored | None]:
         """Log-probabilities and entropies of (context, tokens); None for an empty response."""
@@ -50,6 +53,9 @@ class Reader:
 
     def _run(self, pairs: Sequence[Pair], read: Callable[[Sequence[int]], Sequence[Any]]) -> list[Any]:
         parts = plan_sequences(pairs, self.max_tokens)
+        for context, tokens in pairs:
+            if len(tokens):
+                self.read.add(len(context) + len(tokens) - 1, len(tokens))
         found: list[Any] = [None] * len(pairs)
 
         def forward(index: int) -> Tensor:

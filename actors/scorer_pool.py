@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from actors import cluster
+from actors import cluster, meter
 from actors.cluster import Actor, ActorLostError, DeadlineError
 from actors.pool import asked
 from actors.scorer import REWARD, Judged
@@ -70,7 +70,8 @@ class ScorerPool:
     async def judge(self, items: Sequence[Asked | tuple[str, ...]]) -> list[Entries]:
         """The entries of each response, in order, always."""
         call = _Call([Asked(*one) for one in items], len(self.replicas), whole=self.compares)
-        await asyncio.gather(*(self._serve(place, call) for place in range(len(self.replicas))))
+        with meter.using("scorer"):
+            await asyncio.gather(*(self._serve(place, call) for place in range(len(self.replicas))))
         if left := [at for at in range(len(items)) if at not in call.found]:
             status = Status.ERROR if call.spent else Status.TIMEOUT
             reason = "no scorer is left to ask" if call.spent else f"the scorers' {self.timeout:g} s ran out"

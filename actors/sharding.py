@@ -3,7 +3,10 @@
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from policies.example import Example
+from policies.trajectory import Float32
 
 Share = list[Example]
 """What one rank trains on in one update."""
@@ -29,6 +32,11 @@ class StepFacts:
     interference: Mapping[str, float] = field(default_factory=dict)
     """`first|second` -> cosine between two strands' gradients of the step, in the strands' order; NaN where one has
     none. Empty in steps that do not measure it."""
+    coefficients: Float32 | None = field(default=None, compare=False)
+    """g of every token of the examples, one example after the other in the order in which the step was given them
+    (policies.coefficients); NaN where it is not defined or the update was skipped. None where nobody says."""
+    scored: Mapping[str, int] = field(default_factory=dict)
+    """What the pass before the first update read, over all ranks, as `actors.meter.Work` counts; empty without one."""
 
 
 def split(examples: Sequence[Example], updates: int, world_size: int) -> list[list[Share]]:
@@ -37,8 +45,36 @@ def split(examples: Sequence[Example], updates: int, world_size: int) -> list[li
     Each update gets its share of every strand. Fewer groups than updates give fewer updates; a rank's share may be
     empty. Order inside a share is the given one.
     """
+    return [
+        [[examples[place] for place in share] for share in update] for update in deal(examples, updates, world_size)
+    ]
+
+
+def deal(examples: Sequence[Example], updates: int, world_size: int) -> list[list[list[int]]]:
+    """`split`, as places of the examples."""
     by_update = _deal(_units(examples, _group), updates)
     return [_to_ranks(part, world_size) for part in by_update if part]
+
+
+def in_order(
+    examples: Sequence[Example], places: Sequence[Sequence[Sequence[int]]], ranks: Sequence[Float32 | None]
+) -> Float32 | None:
+    """The ranks' flat coefficients, each in the order of its own shares, in the order of the examples.
+
+    `places` is as `deal` gave them. None where a rank says nothing.
+    """
+    known = [rank for rank in ranks if rank is not None]
+    if len(known) < len(ranks):
+        return None
+    lengths = np.array([len(one.trajectory.tokens) for one in examples], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    whole = np.full(int(lengths.sum()), np.nan, np.float32)
+    for rank, own in enumerate(known):
+        at = 0
+        for place in (place for update in places for place in update[rank]):
+            whole[starts[place] : starts[place] + lengths[place]] = own[at : at + lengths[place]]
+            at += int(lengths[place])
+    return whole
 
 
 def merge_facts(ranks: Sequence[StepFacts]) -> StepFacts:
@@ -49,9 +85,9 @@ def merge_facts(ranks: Sequence[StepFacts]) -> StepFacts:
 # ---------------------------------------------------------------- dealing
 
 
-def _to_ranks(examples: Sequence[tuple[int, Example]], world_size: int) -> list[Share]:
+def _to_ranks(examples: Sequence[tuple[int, Example]], world_size: int) -> list[list[int]]:
     units = _units([example for _, example in examples], _set)
-    return [[example for _, example in part] for part in _deal(units, world_size)]
+    return [[examples[at][0] for at, _ in part] for part in _deal(units, world_size)]
 
 
 def _units(examples: Sequence[Example], name: Callable[[int, Example], Hashable]) -> list[list[tuple[int, Example]]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from actors.engine import SampleRequest
+from actors.meter import metered
 from orchestrator.asking import Asking, Slot, rounds, seed_for, verdict
 from orchestrator.config import Stage
 from orchestrator.controls import Control, GroupStats, StepPlan, asks_reach
@@ -109,6 +110,10 @@ class Collector:
 
     async def collect(self, recipe: Recipe, step: int, plan: StepPlan) -> Collected:
         """Everything that step `step` (counted within the stage, from 0) may train on."""
+        with metered() as bill:
+            return replace(await self._collect(recipe, step, plan), bill=bill)
+
+    async def _collect(self, recipe: Recipe, step: int, plan: StepPlan) -> Collected:
         asking = Asking(recipe.stage, recipe.strands, step, plan, self.seed, self.demonstrations, self.tokenizer)
         tally, routed = Tally(), Routed(plan.states)
         judges = judged_strands(recipe.strands, recipe.controls)

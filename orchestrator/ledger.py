@@ -8,18 +8,22 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.json_lines import JsonLines, Row, plain, rewrite, sync_directory
+from orchestrator.bills import added
+from orchestrator.json_lines import JsonLines, Row, plain, read, rewrite, sync_directory
 from orchestrator.run_directory import RunDirectory
 from policies.arrow import to_table
 from policies.example import Example
+from policies.trajectory import Float32
 
 QUEUE_STEPS = 4
 """Steps that may wait for the disk; a fifth waits."""
@@ -37,6 +41,19 @@ PLACE = pa.schema(
 """Columns beside those of `Trajectory`: where the learner consumed it, and with what credit."""
 
 
+COEFFICIENT_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("stage", pa.string()),
+        ("strand", pa.string()),
+        ("id", pa.string()),
+        ("g", pa.list_(pa.float32())),
+    ]
+)
+"""How hard a step pulled on each token (policies.coefficients): row i is of row i of the step's trajectories. A step
+that trained nothing has no file."""
+
+
 class LedgerError(RuntimeError):
     """The ledger could not write; the cause is chained."""
 
@@ -44,7 +61,8 @@ class LedgerError(RuntimeError):
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
     path: Path
-    table_of: tuple[Sequence[Example], Mapping[str, Any]]
+    table: Callable[[], pa.Table]
+    """Made by the writer thread."""
 
 
 class RunLedger:
@@ -57,9 +75,10 @@ class RunLedger:
     def __init__(self, run: RunDirectory, strands: Mapping[str, Sequence[str]] | None = None) -> None:
         self.run = run
         self._strands = dict(strands or {})
-        run.trajectories.mkdir(parents=True, exist_ok=True)
-        for leftover in run.trajectories.glob("*.tmp"):
-            leftover.unlink()
+        for folder in (run.trajectories, run.coefficients):
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob("*.tmp"):
+                leftover.unlink()
         self._decisions, self._metrics, self._events = map(JsonLines, (run.decisions, run.metrics, run.events))
         self._steps = _steps(run.trajectories)
         self._queue: queue.Queue[_Job | None] = queue.Queue(QUEUE_STEPS)
@@ -81,10 +100,22 @@ class RunLedger:
                 f"step {step} was added before; its trajectories are written once (resume truncates first)"
             )
         self._steps.add(step)
+        columns = {"stage": stage, "step": step, "strand": self._labels(examples, stage)}
+        self._put(_Job(self.run.trajectory_file(step), partial(_table, tuple(examples), columns)))
+
+    def coefficients(self, step: int, examples: Sequence[Example], stage: str, g: Float32) -> None:
+        """Queues g of what `add` was given for the step: flat, example after example. ValueError if sizes differ."""
+        self._raise_failure()
+        sizes = [len(one.trajectory.tokens) for one in examples]
+        if sum(sizes) != len(g):
+            raise ValueError(f"step {step}: {len(g)} coefficients for trajectories of {sum(sizes)} tokens")
+        place = {"step": step, "stage": stage, "strand": self._labels(examples, stage)}
+        ids = [one.trajectory.id for one in examples]
+        self._put(_Job(self.run.coefficient_file(step), partial(_coefficients, place, ids, sizes, g)))
+
+    def _labels(self, examples: Sequence[Example], stage: str) -> list[str]:
         names = self._strands.get(stage, ())
-        labels = [names[e.strand] if e.strand < len(names) else f"strand-{e.strand}" for e in examples]
-        job = _Job(self.run.trajectory_file(step), (tuple(examples), {"stage": stage, "step": step, "strand": labels}))
-        self._put(job)
+        return [names[e.strand] if e.strand < len(names) else f"strand-{e.strand}" for e in examples]
 
     def decision(self, row: Mapping[str, Any]) -> None:
         """A line of what the controls decided and why."""
@@ -110,20 +141,25 @@ class RunLedger:
     def truncate_after(self, step: int) -> dict[str, int]:
         """Forgets what a resume from `step` will do again; returns what was dropped, which is also an event.
 
-        Trajectories, decisions, metrics and probes after `step` go. Events stay, marked `undone`: what failed did
-        fail. Each file is replaced atomically; doing it twice drops nothing more.
+        Trajectories, their coefficients, decisions, metrics and probes after `step` go. Events stay, marked `undone`:
+        what failed did fail; and the event says what the forgotten rows had cost. Each file is replaced atomically;
+        doing it twice drops nothing more.
         """
         self.flush()
+        undone = [row for row in read(self.run.metrics) if _up_to(row, step) is None]
         dropped = {
             "decisions": rewrite(self.run.decisions, lambda row: _up_to(row, step)),
             "metrics": rewrite(self.run.metrics, lambda row: _up_to(row, step)),
             "trajectories": _remove_after(self.run.trajectories, step),
             "probes": _remove_after(self.run.probes, step),
         }
+        _remove_after(self.run.scored, step)
+        for folder in (self.run.coefficients, self.run.scored):
+            _remove_after(folder, step)
         rewrite(self.run.events, lambda row: row if _up_to(row, step) else row | {"undone": True})
         self._steps = _steps(self.run.trajectories)
         self._reopen()
-        self.event("resumed", step=step, dropped=dropped)
+        self.event("resumed", step=step, dropped=dropped, lost=_lost(undone))
         return dropped
 
     def close(self) -> None:
@@ -150,7 +186,7 @@ class RunLedger:
         while (job := self._queue.get()) is not None:
             try:
                 if self._failure is None:
-                    write_parquet(job.path, _table(*job.table_of))
+                    write_parquet(job.path, job.table())
             except Exception as error:  # noqa: BLE001 - crosses threads: raised again by the next call
                 self._failure = error
             finally:
@@ -204,9 +240,28 @@ def _table(examples: Sequence[Example], columns: Mapping[str, Any]) -> pa.Table:
     return table
 
 
+def _coefficients(place: Mapping[str, Any], ids: Sequence[str], sizes: Sequence[int], g: Float32) -> pa.Table:
+    """g by trajectory."""
+    ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(sizes, dtype=np.int32)])
+    count = len(ids)
+    columns = {"step": [place["step"]] * count, "stage": [place["stage"]] * count, "strand": place["strand"]}
+    lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(g, pa.float32(), from_pandas=False))
+    return pa.table({**columns, "id": list(ids), "g": lists}, schema=COEFFICIENT_SCHEMA)
+
+
 def _stamped(row: Mapping[str, Any]) -> Row:
     stamped: Row = plain(row)
     return stamped | {"time": round(time.time(), 3)}
+
+
+def _lost(undone: Sequence[Row]) -> list[Row]:
+    """What rows that are forgotten had cost, by stage: it was spent all the same."""
+    stages = dict.fromkeys(str(row.get("stage", "")) for row in undone)
+    rows = {name: [row for row in undone if str(row.get("stage", "")) == name] for name in stages}
+    return [
+        {"stage": name, "seconds": sum(float(row.get("seconds") or 0.0) for row in own), **added(own)}
+        for name, own in rows.items()
+    ]
 
 
 def _up_to(row: Row, step: int) -> Row | None:

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from actors.facts import PublishFacts
+from actors.meter import metered
 from actors.sharding import StepFacts
-from orchestrator import companions
+from orchestrator import bills, companions
 from orchestrator.asking import seed_for
 from orchestrator.assemble import Assembled, assemble
 from orchestrator.collect import Collector, Recipe
@@ -189,6 +190,21 @@ async def _consume(
     permits: asyncio.Semaphore,
 ) -> None:
     """One step: credit, train, publish, remember."""
+    with metered() as bill:
+        row, assembled = await _stepped(stage, ports, state, collected)
+    row |= {"seconds": time.perf_counter() - began, **bills.facts(collected.bill, bill)}
+    state.trained += bool(assembled.examples or assembled.aside)
+    state.facts = {key: value for key, value in row.items() if isinstance(value, float)}
+    state.controls = list(collected.states)
+    permits.release()  # the next step is planned by this one's facts
+    _remember(ports, stage, row, collected, assembled)
+    await ports.after_step(stage, state)
+
+
+async def _stepped(
+    stage: StageRun, ports: Ports, state: RunState, collected: Collected
+) -> tuple[dict[str, Any], Assembled]:
+    """The row of a step, trained and published, and what it trained on."""
     assembled = await assemble(stage.strands, collected.groups, ports.models(), _families(ports, collected))
     assembled = replace(assembled, dropped=(*collected.dropped, *assembled.dropped))
     arrived = time.perf_counter()
@@ -200,6 +216,8 @@ async def _consume(
         ports.companions, stage.strands, (*assembled.examples, *assembled.aside), stage.config.updates
     )
     facts = await _train(stage, ports, state, assembled, collected.plan)
+    if facts is not None and facts.coefficients is not None:
+        ports.ledger.coefficients(state.step + 1, assembled.examples, stage.config.name, facts.coefficients)
     failpoint(f"loop.after_step.{state.step + 1}")
     trained_version, state.version = state.version, state.version + 1
     state.step, state.stage_step = state.step + 1, state.stage_step + 1
@@ -209,16 +227,10 @@ async def _consume(
     row = metrics_row(stage.config, stage.strands, collected, assembled, facts, counters) | {
         "seconds_ledger": ledgered - arrived,
         "seconds_publish": published.seconds if published else 0.0,
-        "seconds": time.perf_counter() - began,
         **companions.facts(beside),
         **ports.fared(),
     }
-    state.trained += bool(assembled.examples or assembled.aside)
-    state.facts = {key: value for key, value in row.items() if isinstance(value, float)}
-    state.controls = list(collected.states)
-    permits.release()  # the next step is planned by this one's facts
-    _remember(ports, stage, row, collected, assembled)
-    await ports.after_step(stage, state)
+    return row, assembled
 
 
 def _families(ports: Ports, collected: Collected) -> dict[str, str]:

@@ -133,6 +133,10 @@ class Ledger(Protocol):
         """Everything that the learner consumes in a step, once."""
         ...
 
+    def coefficients(self, step: int, examples: Sequence[Example], stage: str, g: Float32) -> None:
+        """How hard the step pulled on each token of what `add` was given: flat, example after example."""
+        ...
+
     def decision(self, row: Mapping[str, Any]) -> None:
         """What was decided for a step, and why."""
         ...

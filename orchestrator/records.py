@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from actors.meter import Bill
 from orchestrator.controls import State, StepPlan
 from policies.trajectory import Trajectory
 from teachers.contexts import Facts
@@ -90,3 +91,5 @@ class Collected:
     seconds_generate: float = 0.0
     seconds_score: float = 0.0
     labels: LabelCosts = LabelCosts()
+    bill: Bill = field(default_factory=Bill)
+    """All that was computed for it."""

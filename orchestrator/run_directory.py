@@ -86,6 +86,11 @@ class RunDirectory:
         return self.ledger / "trajectories"
 
     @property
+    def coefficients(self) -> Path:
+        """Directory of one Parquet file per step: g of every token of its trajectories."""
+        return self.ledger / "coefficients"
+
+    @property
     def decisions(self) -> Path:
         """What the controls decided, one line a step."""
         return self.ledger / "decisions.jsonl"
@@ -111,6 +116,11 @@ class RunDirectory:
         return self.root / "probes"
 
     @property
+    def scored(self) -> Path:
+        """Directory of the bank, and of what models said of given responses, one Parquet file per measured step."""
+        return self.root / "scored"
+
+    @property
     def handoffs(self) -> Path:
         """Directory of one JSON file per handoff."""
         return self.root / "handoffs"
@@ -134,13 +144,17 @@ class RunDirectory:
         """The step's trajectories."""
         return self.trajectories / f"step={step:06d}.parquet"
 
+    def coefficient_file(self, step: int) -> Path:
+        """g of the step's trajectories, row for row as `trajectory_file` has them."""
+        return self.coefficients / f"step={step:06d}.parquet"
+
     def probe_file(self, step: int) -> Path:
         """The probe after `step` steps; 0 is before the first."""
         return self.probes / f"step={step:06d}.parquet"
 
     def scored_file(self, step: int) -> Path:
         """What models said of given responses after `step` steps."""
-        return self.probes / "scored" / f"step={step:06d}.parquet"
+        return self.scored / f"step={step:06d}.parquet"
 
     def handoff_file(self, stage: str) -> Path:
         """What was measured and judged at the end of a stage."""

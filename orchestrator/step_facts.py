@@ -147,6 +147,7 @@ def _rewards(rollouts: Sequence[Trajectory]) -> dict[str, Any]:
     return {
         "reward_mean": mean(known),
         "accuracy": mean([float(passed) for passed in verdicts if passed is not None]),
+        "passed": sum(passed is True for passed in verdicts),
         "unknown_rewards": len(rewards) - len(known),
     }
 

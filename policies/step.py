@@ -68,9 +68,14 @@ def reads_old(strand: Strand) -> bool:
 
 def plan(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:
     """Micro-batches of at most `max_tokens` positions, units whole; what has no trained token is left out."""
-    trained = [example for example in examples if example.trajectory.train_mask.any()]
-    lengths = [slots(example.trajectory) for example in trained]
-    together = [example.together for example in trained]
+    return [[examples[place] for place in part] for part in places(examples, max_tokens)]
+
+
+def places(examples: Sequence[Example], max_tokens: int) -> list[list[int]]:
+    """`plan`, as indices of the examples."""
+    trained = [place for place, example in enumerate(examples) if example.trajectory.train_mask.any()]
+    lengths = [slots(examples[place].trajectory) for place in trained]
+    together = [examples[place].together for place in trained]
     return [[trained[index] for index in part] for part in plan_micro_batches(lengths, max_tokens, together)]
 
 

@@ -178,6 +178,7 @@ class FakeLedger:
     """Keeps rows in lists."""
 
     added: dict[int, tuple[Example, ...]] = field(default_factory=dict)
+    pulled: dict[int, Float32] = field(default_factory=dict)
     decisions: list[Mapping[str, Any]] = field(default_factory=list)
     rows: list[Mapping[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -185,6 +186,10 @@ class FakeLedger:
     def add(self, step: int, examples: Sequence[Example], stage: str) -> None:
         assert step not in self.added, "a step is added once"
         self.added[step] = tuple(examples)
+
+    def coefficients(self, step: int, examples: Sequence[Example], stage: str, g: Float32) -> None:
+        assert self.added[step] == tuple(examples), "of what was added"
+        self.pulled[step] = g
 
     def decision(self, row: Mapping[str, Any]) -> None:
         self.decisions.append(row)

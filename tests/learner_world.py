@@ -150,7 +150,7 @@ def train(learner: Any, index: int, scenario: dict[str, Any], rank: int, world: 
     denominators = [normalisers(strands_of(scenario), [e for share in update for e in share]) for update in updates]
     several, measured = scenario.get("updates", 1) > 1, scenario.get("interference", False)
     facts = learner.step([u[rank] for u in updates], denominators, {"reinforce": 0.5}, several, interference=measured)
-    return asdict(facts)
+    return asdict(facts) | {"coefficients": facts.coefficients.tolist()}
 
 
 def result(scenario: dict[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:

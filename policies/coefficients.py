@@ -1,0 +1,72 @@
+"""g, the factor on grad log p of a token, handed back to the examples that were trained: how hard each was pulled.
+
+T = tokens of a response; N = trained slots of a micro-batch, example after example. What g is of each kernel:
+
+point, set                       the derivative of the loss by the token's log-probability, negated
+div k1, k2, k3, rk3              the same: they are estimated on the sampled token
+div forward, reverse, jsd        nothing: they pull the whole next-token distribution, not one token. A token that only
+    and entropy                  such terms read has no g (NaN); beside other terms, g is that of the others
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.config import Div, Only, Strand
+from policies.example import Example
+from policies.trajectory import Float32, Origin
+
+WHOLE = ("forward", "reverse", "jsd", "entropy")
+"""Forms of a divergence that pull on every token of the vocabulary."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+def of_examples(strands: Sequence[Strand], examples: Sequence[Example], g_N: Float32) -> list[Float32]:
+    """[T] of each example: g where it trains, 0 where it does not, NaN where a token has no g of its own.
+
+    `g_N` holds g of the trained slots in the examples' order, as `collate` and `TrajectoryBatch.trained` lay them out.
+    """
+    whole = [_whole(strand) for strand in strands]
+    found, at = list[Float32](), 0
+    for example in examples:
+        mask = example.trajectory.train_mask
+        g = np.zeros(len(mask), np.float32)
+        end = at + int(np.count_nonzero(mask))
+        g[mask] = g_N[at:end]
+        if whole[example.strand]:
+            g[mask & untold(strands[example.strand], example)] = np.nan
+        found.append(g)
+        at = end
+    if at != len(g_N):
+        raise ValueError(f"coefficients: {len(g_N)} for examples with {at} trained tokens")
+    return found
+
+
+def untold(strand: Strand, example: Example) -> Mask:
+    """[T] tokens that terms read, none of them by the token's own log-probability."""
+    whole, own = np.zeros((2, len(example.trajectory.tokens)), np.bool_)
+    for term in strand.terms:
+        pulls = isinstance(term.kernel, Div) and term.kernel.form in WHOLE
+        (whole if pulls else own)[read_by(term.only, example)] = True
+    return whole & ~own
+
+
+def read_by(only: Only, example: Example) -> Mask:
+    """[T] the tokens that a term with this restriction reads; `Slots.read_by` on the host."""
+    one = example.trajectory
+    read = np.ones(len(one.tokens), np.bool_)
+    if only.origins:
+        read &= np.isin(one.origin, [int(Origin[name.upper()]) for name in only.origins])
+    if only.part is not None:
+        read &= False if example.part is None else example.part == only.part
+    if only.label != "any":
+        chosen = one.preference is not None and one.preference.label > 0.5
+        known = one.preference is not None and not np.isnan(one.preference.label)
+        read &= known and chosen is (only.label == "chosen")
+    return read
+
+
+def _whole(strand: Strand) -> bool:
+    return any(isinstance(term.kernel, Div) and term.kernel.form in WHOLE for term in strand.terms)
