@@ -7,7 +7,9 @@ from orchestrator.explain import Fault, shown
 from orchestrator.prompts import table_of as prompt_table
 from orchestrator.recipes import Recipe
 from policies.bad_input import BadInput
+from policies.config import Source
 from teachers.config import CarelessTeacher, JsonlDemonstrations, ParquetDemonstrations
+from teachers.contexts import reads
 from teachers.demonstrations import table_of as demonstration_table
 from teachers.labels import table_of as label_table
 from teachers.preferences import table_of as preference_table
@@ -49,7 +51,7 @@ def supplies(pipeline: Pipeline, recipe: Recipe, key: Keys) -> Iterator[Fault]:
     """A recipe that learns from data, and nobody who gives them; `key` is the stage's recipe."""
     producers = {strand.source.producer for strand in recipe.strands}
     kind = (*key, "kind")
-    if "demonstration" in producers:
+    if any(_takes_given(strand.source) for strand in recipe.strands):
         yield from _demonstrations(pipeline, recipe, kind)
     if "preference" in producers and pipeline.preferences is None:
         problem = f"needs preferences, but preferences is null {shown(recipe.name)}"
@@ -73,6 +75,15 @@ def _demonstrations(pipeline: Pipeline, recipe: Recipe, key: Keys) -> Iterator[F
             f"and {recipe.name} needs demonstrations (got 'careless')"
         )
         yield Fault(("demonstrations", "kind"), problem, "take demonstrations from jsonl, parquet or model")
+
+
+def _takes_given(source: Source) -> bool:
+    """Whether the strand trains on the pipeline's demonstrations, not on what a model writes for it alone."""
+    prepare = source.prepare
+    if source.producer != "demonstration" or prepare is None:
+        return source.producer == "demonstration"
+    shown = any({"demonstration", "hint"} & reads(one) for one in prepare.attempts)
+    return prepare.writer == "nobody" or prepare.otherwise == "demonstration" or shown
 
 
 def called(prompts: PromptSource) -> str:

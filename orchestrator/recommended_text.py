@@ -4,7 +4,9 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.notation import write
+import yaml
+
+from orchestrator.notation import Writer, write
 from orchestrator.recommend import Recommendation
 
 WIDTH = 116
@@ -44,14 +46,16 @@ def _stages(stages: Sequence[Mapping[str, Any]], reasons: Mapping[str, str]) -> 
 
 
 def _plain(content: Mapping[str, Any], depth: int) -> Iterator[str]:
-    yield from (f"{'  ' * depth}{line}" for line in write(content).splitlines())
+    """On one line where it fits, as the examples have it."""
+    ((key, value),) = content.items()
+    flow = yaml.dump(value, Dumper=Writer, default_flow_style=True, width=1 << 20, sort_keys=False, allow_unicode=True)
+    line = f"{'  ' * depth}{key}: {flow.removesuffix(chr(10)).removesuffix('...').strip()}"
+    if isinstance(value, Mapping) and len(line) <= WIDTH:
+        yield line
+    else:
+        yield from (f"{'  ' * depth}{line}" for line in write(content).splitlines())
 
 
 def _comment(reason: str, depth: int) -> Iterator[str]:
     lead = "  " * depth + "# "
     yield from (lead + line for line in textwrap.wrap(reason, WIDTH - len(lead)))
-
-
-def choices(found: Recommendation) -> list[dict[str, Any]]:
-    """As the handoff's document has them."""
-    return [{"key": one.key, "value": one.value, "reason": one.reason} for one in found.choices]
