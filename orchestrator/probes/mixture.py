@@ -104,6 +104,13 @@ def refit(like_PG: Float64, prior_G: Float64, weights_BP: Float64, start_G: Floa
     return _climb(like_PG, prior_G, weights_BP, start, REFITS)
 
 
+def posterior(like_PG: Float64, spread_G: Float64) -> Float64:
+    """[P, G] where each prompt lies."""
+    joint = like_PG * spread_G
+    found: Float64 = joint / joint.sum(axis=1, keepdims=True)
+    return found
+
+
 def _climb(like_PG: Float64, prior_G: Float64, weights_BP: Float64, spread_BG: Float64, times: int) -> Float64:
     total = weights_BP.sum(axis=1, keepdims=True) + PRIOR_PROMPTS
     for _ in range(times):
