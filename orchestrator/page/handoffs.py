@@ -7,7 +7,6 @@ from orchestrator.json_lines import plain
 from orchestrator.page.reading import Reading, read_json, stamp
 from orchestrator.page.series import all_steps
 from orchestrator.page.stages import bands
-from orchestrator.summary import time_split
 from policies.bad_input import BadInput
 
 Document = dict[str, Any]
@@ -78,6 +77,8 @@ def costs(reading: Reading) -> Document:
 
 
 def _split(reading: Reading) -> list[Document]:
+    from orchestrator.summary import time_split  # not before it is needed: it loads all of the configuration
+
     rows: dict[str, list[Document]] = {one["name"]: [] for one in bands(reading)}
     for step in all_steps(reading):
         row = reading.steps[int(step)]

@@ -49,9 +49,17 @@ def runs(root: Path) -> Document:
 
 def find(root: Path, name: str) -> Path | None:
     """The run of that name in `runs`; None where the root holds no such run. No name leads out of the root."""
-    path = (root / name).resolve()
-    inside = path == root.resolve() or root.resolve() in path.parents
-    return path if inside and is_run(path) else None
+    try:
+        top, path = root.resolve(), (root / name).resolve()
+        return path if (path == top or top in path.parents) and is_run(path) else None
+    except (OSError, ValueError):  # a name too long, or with a zero in it
+        return None
+
+
+def first(root: Path) -> Path | None:
+    """The run that was written to last; None where there is none."""
+    found = runs(root)["runs"]
+    return find(root, found[0]["run"]) if found else None
 
 
 def is_run(path: Path) -> bool:

@@ -1,11 +1,12 @@
 """What a run is and how far it is: stages with their spans, totals, and which views have something to show."""
 
-import time
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 from orchestrator.page.reading import Reading, stamp
 from orchestrator.page.series import all_steps, column, names
-from orchestrator.probe_files import probed_steps
 from orchestrator.report.origins import COLOURS
 
 Document = dict[str, Any]
@@ -34,7 +35,7 @@ def run(reading: Reading) -> Document:
                  "handoff": whether handoffs/STAGE.json is there}],
      "totals": {"steps", "planned", "trajectory_steps": steps whose trajectories are in the ledger, "tokens_trained",
                 "tokens_generated", "seconds": in steps, "probes"},
-     "fresh": {"step": newest, "changed": seconds since 1970 of the newest line, "age": seconds since then},
+     "fresh": {"step": newest, "changed": seconds since 1970 of the newest line},
      "views": {"braid", "curves", "decisions", "support", "reach", "handoffs", "costs", "trajectories": whether there
                is anything to show},
      "origins": {name: colour}, "strands": [names], "model": text, "seed",
@@ -64,7 +65,7 @@ def views(reading: Reading) -> dict[str, bool]:
         "braid": bool(reading.steps),
         "curves": bool(reading.steps or reading.probes),
         "decisions": bool(reading.decisions),
-        "support": bool(probed_steps(reading.run)),
+        "support": bool(probe_steps(reading)),
         "reach": handoffs,
         "handoffs": handoffs,
         "costs": handoffs or bool(reading.steps),
@@ -74,13 +75,25 @@ def views(reading: Reading) -> dict[str, bool]:
 
 def trajectory_steps(reading: Reading) -> list[int]:
     """Steps whose trajectories are in the ledger, rising; the folder is listed anew when it has changed."""
-    folder = reading.run.trajectories
-    found: list[int] = reading.remembered(
-        "trajectory steps",
-        stamp(folder),
-        lambda: sorted(int(path.stem.partition("=")[2]) for path in folder.glob("step=*.parquet")),
-    )
+    return _steps_in(reading, reading.run.trajectories)
+
+
+def probe_steps(reading: Reading) -> list[int]:
+    """Steps that have a probe, rising."""
+    return _steps_in(reading, reading.run.probes)
+
+
+def _steps_in(reading: Reading, folder: Path) -> list[int]:
+    def listed() -> list[int]:
+        names = os.listdir(folder) if folder.is_dir() else []
+        return sorted(int(found[1]) for name in names if (found := _FILE.fullmatch(name)))
+
+    found: list[int] = reading.remembered(f"steps in {folder.name}", stamp(folder), listed)
     return found
+
+
+_FILE = re.compile(r"step=(\d+)\.parquet")
+"""A step's file: not one that is being written aside."""
 
 
 def _stages(reading: Reading) -> list[Document]:
@@ -120,7 +133,7 @@ def _totals(reading: Reading) -> Document:
         "tokens_trained": int(total("tokens_trained")),
         "tokens_generated": int(total("tokens_generated")),
         "seconds": round(total("seconds"), 3),
-        "probes": len(probed_steps(reading.run)),
+        "probes": len(probe_steps(reading)),
     }
 
 
@@ -128,7 +141,7 @@ def _fresh(reading: Reading) -> Document:
     newest = max(reading.steps, default=None)
     times = [stamp(path)[2] / 1e9 for path in (reading.run.metrics, reading.run.events, reading.run.config)]
     changed = max(times)
-    return {"step": newest, "changed": round(changed, 3), "age": round(max(0.0, time.time() - changed), 1)}
+    return {"step": newest, "changed": round(changed, 3)}
 
 
 def _model(reading: Reading) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import duckdb
@@ -9,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.stats import beta
 
 from orchestrator.json_lines import plain
+from orchestrator.page.handoffs import documents
 from orchestrator.page.reading import Reading, stamp
 from orchestrator.page.series import Float64, Int64, listed
-from orchestrator.probe_files import probed_steps
+from orchestrator.page.stages import probe_steps
+from orchestrator.probes.sequential import Counts
+from orchestrator.probes.support import change, shown
 from policies.bad_input import BadInput
 
 Document = dict[str, Any]
@@ -37,6 +40,8 @@ class Seen:
     n_P: Int64
     c_P: Int64
     greedy_P: Float64
+    state_P: Int64
+    """Places in STATES."""
     tokens: int
 
 
@@ -72,12 +77,13 @@ def support(reading: Reading, asked: Asked = Asked()) -> Document:
     """
     if asked.sort not in get_args(Sort):
         raise BadInput([f"sort: one of {', '.join(get_args(Sort))} (got {asked.sort!r})"])
-    probes = _probes(reading)
+    level = _level(reading)
+    probes = _probes(reading, level)
     sets = list(dict.fromkeys(one for found in probes for one in found))
     seen = [found[asked.name] for found in probes if asked.name in found]
-    table = _Table.of(seen, *_level(reading))
+    table = _Table.of(seen, *level)
     first, last = _place(seen, asked.before, 0), _place(seen, asked.after, len(seen) - 1)
-    changes = table.changes(first, last) if seen else np.zeros(0, np.int64)
+    changes = _changes(reading, table, seen[first], seen[last], asked.name) if seen else np.zeros(0, np.int64)
     order = [at for at in _ordered(table, changes, first, last, asked.sort) if table.has(at, asked.find)]
     offset, limit = max(0, asked.offset), max(1, min(asked.limit, MOST_PAGE))
     shown = order[offset : offset + limit]
@@ -104,7 +110,7 @@ def prompt(reading: Reading, prompt_id: str, *, name: str = "probe", step: int |
      "steps": [probes of the run],
      "responses": [{"greedy", "draw", "passed", "sound", "value", "status", "answer", "tokens", "text"}]}
     """
-    steps = probed_steps(reading.run)
+    steps = probe_steps(reading)
     for at in reversed(steps) if step is None else [step]:
         rows = _responses(reading, at, prompt_id, name)
         if rows:
@@ -120,21 +126,21 @@ def prompt(reading: Reading, prompt_id: str, *, name: str = "probe", step: int |
 # ---------------------------------------------------------------- files
 
 
-def _probes(reading: Reading) -> list[dict[str, Seen]]:
+def _probes(reading: Reading, level: tuple[float, float]) -> list[dict[str, Seen]]:
     """Each probe's sets, in the order of steps; a file is counted once. One that cannot be read is passed over."""
     found = []
-    for step in probed_steps(reading.run):
+    for step in probe_steps(reading):
         path = reading.run.probe_file(step)
+        depends = (stamp(path), level)
         try:
-            found.append(reading.remembered(f"probe {step}", stamp(path), lambda: _counted(reading, step)))  # noqa: B023
+            found.append(reading.remembered(f"probe {step}", depends, lambda: _counted(path, step, level)))  # noqa: B023
         except (OSError, ValueError, duckdb.Error):
             continue
     return found
 
 
-def _counted(reading: Reading, step: int) -> dict[str, Seen]:
+def _counted(path: Path, step: int, level: tuple[float, float]) -> dict[str, Seen]:
     """Verdicts by prompt, without the texts."""
-    path = reading.run.probe_file(step)
     asked = ("stage", "set", "prompt_id", "family", "greedy", "passed", "tokens")
     with pq.ParquetFile(path) as file:
         table = file.read([key for key in asked if key in file.schema_arrow.names])
@@ -151,19 +157,22 @@ def _counted(reading: Reading, step: int) -> dict[str, Seen]:
     sets: dict[str, list[tuple[Any, ...]]] = {}
     for row in counted:
         sets.setdefault(row[0], []).append(row)
-    return {name: _seen(step, rows) for name, rows in sets.items()}
+    return {name: _seen(step, rows, level) for name, rows in sets.items()}
 
 
-def _seen(step: int, rows: Sequence[tuple[Any, ...]]) -> Seen:
+def _seen(step: int, rows: Sequence[tuple[Any, ...]], level: tuple[float, float]) -> Seen:
     _, prompts, families, stages, n, c, greedy, tokens = zip(*rows, strict=True)
+    counts = Counts(np.array(n, np.int64), np.array(c, np.int64))
+    state = shown(counts, *level).astype(np.int64)
     return Seen(
         step,
         str(stages[0]),
         tuple(map(str, prompts)),
         tuple(str(one or "") for one in families),
-        np.array(n, np.int64),
-        np.array(c, np.int64),
+        counts.n_P,
+        counts.c_P,
         np.array([np.nan if one is None else one for one in greedy], np.float64),
+        np.where(state < 0, STATES.index("unsolved"), state),
         int(sum(one or 0 for one in tokens)),
     )
 
@@ -206,11 +215,11 @@ class _Table:
         families = {name: family for one in seen for name, family in zip(one.prompts, one.families, strict=True)}
         place = {name: at for at, name in enumerate(families)}
         shape = (len(place), len(seen))
-        n, c, greedy = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64), np.full(shape, np.nan)
+        n, c, state = (np.full(shape, -1, np.int64) for _ in range(3))
+        greedy = np.full(shape, np.nan)
         for k, one in enumerate(seen):
             rows = [place[name] for name in one.prompts]
-            n[rows, k], c[rows, k], greedy[rows, k] = one.n_P, one.c_P, one.greedy_P
-        state = np.where(n < 0, -1, states(np.maximum(n, 0), np.maximum(c, 0), epsilon, confidence))
+            n[rows, k], c[rows, k], greedy[rows, k], state[rows, k] = one.n_P, one.c_P, one.greedy_P, one.state_P
         return cls(list(place), list(families.values()), n, c, greedy, epsilon, confidence, state)
 
     @property
@@ -218,18 +227,6 @@ class _Table:
         """c/n; NaN of none."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(self.n_PK > 0, self.c_PK / self.n_PK, np.nan)
-
-    def changes(self, first: int, last: int) -> Int64:
-        """[P] places in CHANGES: from one checkpoint to another."""
-        before, after = self.state_PK[:, first], self.state_PK[:, last]
-        solved, unsolved = STATES.index("solved"), STATES.index("unsolved")
-        words = {
-            "expanded": (before == unsolved) & (after == solved),
-            "attrited": (before == solved) & (after == unsolved),
-            "retained": (before == solved) & (after == solved),
-            "absent": (before == unsolved) & (after == unsolved),
-        }
-        return np.select(list(words.values()), [CHANGES.index(word) for word in words], 0).astype(np.int64)
 
     def checkpoint(self, at: int, one: Seen) -> Document:
         states = self.state_PK[:, at]
@@ -264,15 +261,39 @@ class _Table:
         return not find or find.lower() in f"{self.prompts[at]}\n{self.families[at]}".lower()
 
 
-def states(n: Int64, c: Int64, epsilon: float, confidence: float) -> Int64:
-    """Places in STATES: solved where the pass rate is above epsilon at this confidence (one-sided, Clopper and
-    Pearson), unsolved where it is below."""
-    doubt = 1 - confidence
-    with np.errstate(invalid="ignore"):
-        low = np.where(c > 0, beta.ppf(doubt, c, n - c + 1), 0.0)
-        high = np.where(c < n, beta.ppf(1 - doubt, c + 1, np.maximum(n - c, 1)), 1.0)
-    found: Int64 = np.select([(n > 0) & (low >= epsilon), (n > 0) & (high < epsilon)], [1, 2], 0).astype(np.int64)
-    return found
+def _changes(reading: Reading, table: _Table, first: Seen, last: Seen, name: str) -> Int64:
+    """[P] places in CHANGES; a prompt that one of the checkpoints was not asked is undecided.
+
+    Between the checkpoints of a handoff it is what the handoff says.
+    """
+    words = _told(reading, first.step, last.step) if name == "probe" else None
+    if words is None:
+        depends = (id(first), id(last))
+        words = reading.remembered(
+            f"change {name} {first.step} {last.step}", depends, lambda: _found(table, first, last)
+        )
+    return np.array([CHANGES.index(words.get(one, "undecided")) for one in table.prompts], np.int64)
+
+
+def _found(table: _Table, first: Seen, last: Seen) -> dict[str, str]:
+    """Prompt -> what became of it, by the tests of `probes.support`."""
+    place = {name: at for at, name in enumerate(last.prompts)}
+    both = [(at, place[name]) for at, name in enumerate(first.prompts) if name in place]
+    mine, theirs = (
+        (np.array(column, np.int64) for column in zip(*both, strict=True)) if both else [np.zeros(0, int)] * 2
+    )
+    before, after = (Counts(one.n_P[rows], one.c_P[rows]) for one, rows in ((first, mine), (last, theirs)))
+    told = change(before, after, epsilon=table.epsilon, confidence=table.confidence)
+    return {first.prompts[mine[at]]: word for word in CHANGES for at in getattr(told, word)}
+
+
+def _told(reading: Reading, before: int, after: int) -> dict[str, str] | None:
+    """Prompt -> what the handoff between these steps says became of it; None where there is none."""
+    for one in documents(reading):
+        if one.get("measured") == {"before": before, "after": after}:
+            found = (one.get("completion") or {}).get("support") or {}
+            return {str(name): word for word in CHANGES if isinstance(found.get(word), list) for name in found[word]}
+    return None
 
 
 def _place(seen: Sequence[Seen], step: int | None, otherwise: int) -> int:
