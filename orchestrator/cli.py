@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from orchestrator.commands import ui
 from orchestrator.options import Directory, File, InProcess, Json, Order, Sets, plain_console, print_json
 from policies.bad_input import BadInput
 
@@ -281,6 +282,9 @@ def query(
     from orchestrator.query import query as ask
 
     ask(directory, sql, as_json=as_json)
+
+
+ui.add(app)
 
 
 # ---------------------------------------------------------------- elsewhere
