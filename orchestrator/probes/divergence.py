@@ -76,6 +76,16 @@ def agreement(pairs: Sequence[Pair], confidence: float) -> Interval:
     return clusters.share(agreeing(pairs), confidence=confidence)
 
 
+def apart(pairs: Sequence[Pair]) -> Terms:
+    """k3 summed over each response, its tokens, and whose it is."""
+    log_r = [_log_ratio(pair) for pair in pairs]
+    return (
+        [float(_k3(one).sum()) for one in log_r],
+        [float(len(one)) for one in log_r],
+        [one.prompt for one, _ in pairs],
+    )
+
+
 def agreeing(pairs: Sequence[Pair]) -> Terms:
     """Positions of each response with the same greedy choice, those where both are known, and whose."""
     both = [_comparable(one, other) for one, other in pairs]
