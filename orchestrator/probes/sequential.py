@@ -124,7 +124,21 @@ class Plan:
         of = self.outcomes()
         if np.any((of.c_O == 0) & (of.n_O < k)):
             return np.full(len(of.n_O), np.nan)
-        return 1.0 - np.exp(_paths(self, k) - of.log_paths_O)
+        return 1.0 - self.begins(k, 0)
+
+    def begins(self, draws: int, passes: int) -> Float64:
+        """[O]: the share of each outcome's orders whose first draws hold so many passes, in one given order of these;
+        draws must not outlast the first look that can stop with so many."""
+        of = self.outcomes()
+        if len(self.looks) == 1:  # C(n - draws, c - passes) / C(n, c)
+            left, more = self.looks[0] - draws, of.c_O - passes
+            fits = (more >= 0) & (more <= left)
+            ways = special.gammaln(left + 1) - special.gammaln(more[fits] + 1) - special.gammaln(left - more[fits] + 1)
+            share = np.zeros(len(of.c_O))
+            share[fits] = np.exp(ways - of.log_paths_O[fits])
+            return share
+        ends, every, some = _in_order(self), _walk(self, 0, 0), _walk(self, draws, passes)
+        return np.array([np.exp(some[at][c] - every[at][c]) for at, c in ends if np.isfinite(every[at][c])])
 
 
 @functools.lru_cache(maxsize=256)
@@ -134,17 +148,11 @@ def _outcomes(plan: Plan) -> Outcomes:
         paths = special.gammaln(total + 1) - special.gammaln(passes + 1) - special.gammaln(total - passes + 1)
         return Outcomes(np.full(total + 1, total), passes, paths)
     ends = _in_order(plan)
-    counts = _walk(plan, 0)
+    counts = _walk(plan, 0, 0)
     log_paths = np.array([counts[at][c] for at, c in ends])
     keep = np.isfinite(log_paths)
     n = np.array([plan.looks[at] for at, _ in ends], np.int64)
     return Outcomes(n[keep], np.array([c for _, c in ends], np.int64)[keep], log_paths[keep])
-
-
-def _paths(plan: Plan, failures: int) -> Float64:
-    """[O]: log of the orders of each outcome that begin with so many failures; -inf where none does."""
-    all_paths, some = _walk(plan, 0), _walk(plan, failures)
-    return np.array([some[at][c] for at, c in _in_order(plan) if np.isfinite(all_paths[at][c])])
 
 
 def _in_order(plan: Plan) -> list[tuple[int, int]]:
@@ -155,15 +163,15 @@ def _in_order(plan: Plan) -> list[tuple[int, int]]:
     return [*lows, *((last, c) for c in range(plan.looks[last] + 1)), *highs]
 
 
-def _walk(plan: Plan, failures: int) -> list[Float64]:
+def _walk(plan: Plan, draws: int, passes: int) -> list[Float64]:
     """For each look, by passes [look + 1]: log of the orders that go on until this look, those that end there
-    included, and begin with so many failures."""
+    included, and begin with one given order of so many draws and passes."""
     alive, drawn, reached = np.zeros(1), 0, []
     for at, look in enumerate(plan.looks):
         for draw in range(drawn, look):
-            passed = np.full(1, -np.inf) if draw < failures else alive
-            shifted = np.concatenate([np.full(1, -np.inf), passed, np.full(len(alive) - len(passed), -np.inf)])
-            alive = np.logaddexp(np.append(alive, -np.inf), shifted)
+            failed, passed = np.append(alive, -np.inf), np.insert(alive, 0, -np.inf)
+            given = passed if draw < passes else failed  # the passes of the given order come first
+            alive = given if draw < draws else np.logaddexp(failed, passed)
         reached.append(alive)
         c = np.arange(look + 1)
         alive = np.where((c <= plan.low[at]) | (c >= plan.high[at]), -np.inf, alive)
