@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -28,7 +28,8 @@ from orchestrator.load import recipe_of
 from orchestrator.loop import StageRun
 from orchestrator.needs import reads_steps
 from orchestrator.ports import Demonstrations, Sampler, Scorer
-from orchestrator.probing import Prober
+from orchestrator.probes.snapshot import SetName
+from orchestrator.probing import Prober, ProbeSet, scaffolded
 from orchestrator.processes import environment, threads
 from orchestrator.scorers import scorers
 from orchestrator.step_labels import StepLabeller
@@ -58,6 +59,10 @@ class Inputs:
     labels: LabelSet | None = None
     reports: tuple[Report, ...] = ()
     """What became of the rows of the files that were read."""
+    shifted: PromptBook = field(default_factory=lambda: PromptBook.of(()))
+    """Tasks like the probe's from elsewhere."""
+    guard: PromptBook = field(default_factory=lambda: PromptBook.of(()))
+    """Tasks that are not to be forgotten."""
 
     @property
     def writes(self) -> bool:
@@ -132,9 +137,16 @@ class Parts:
         return verdict_facts(added(pool.take() for pool in pools))
 
     def prober(self, inputs: Inputs, pipeline: Pipeline) -> Prober:
-        """The probe, wired."""
-        sampler = self.sampler(inputs, pipeline, inputs.probe)
-        return Prober(sampler, self.scorer.aside(), inputs.probe, inputs.probe.by_id, pipeline.probe, pipeline.seed)
+        """The probe, wired: each set with its own sampler, for episodes are played against a set's own references."""
+        own, scaffold = pipeline.handoff, scaffolded(pipeline.handoff.scaffold, inputs.probe, inputs.tokenizer)
+        sets = [ProbeSet("probe", inputs.probe, inputs.probe.by_id, self.sampler(inputs, pipeline, inputs.probe))]
+        if scaffold.prompts:
+            sets.append(replace(sets[0], name="scaffolded", prompts=scaffold.prompts, contexts=scaffold.contexts))
+        books: dict[SetName, PromptBook] = {"shifted": inputs.shifted, "guard": inputs.guard}
+        for name, book in books.items():
+            if len(book):
+                sets.append(ProbeSet(name, book, book.by_id, self.sampler(inputs, pipeline, book)))
+        return Prober(sets, self.scorer.aside(), pipeline.probe, own, pipeline.verifier, pipeline.seed)
 
 
 def stage_runs(pipeline: Pipeline) -> tuple[StageRun, ...]:
@@ -175,16 +187,20 @@ def read_inputs(pipeline: Pipeline, directory: Path, base: Path) -> Inputs:
     framing_of(pipeline, tokenizer)
     stages = stage_runs(pipeline)
     data = read_data(pipeline, [strand for stage in stages for strand in stage.strands], tokenizer, base)
+    nobody = PromptBook.of(())
+    probed = all(stage.head == "language" for stage in stages)
     return Inputs(
         folder,
         tokenizer,
         data.train,
-        data.probe if all(stage.head == "language" for stage in stages) else PromptBook.of(()),
+        data.probe if probed else nobody,
         data.demonstrations,
         stages,
         data.preferences,
         data.labels,
         data.reports,
+        data.shifted if probed else nobody,
+        data.guard if probed else nobody,
     )
 
 

@@ -1,12 +1,13 @@
 """Everything a run reads beside its model: prompts, and the data sets that its strands ask for."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orchestrator.config import Pipeline
-from orchestrator.prompts import Loaded, disjoint
+from orchestrator.config import Pipeline, PromptSource
+from orchestrator.prompts import MEASURED, Loaded, disjoint
 from orchestrator.prompts import read as read_prompts
 from policies.bad_input import BadInput
 from policies.config import Strand
@@ -37,6 +38,8 @@ class Data:
     labels: LabelSet | None = None
     reports: tuple[Report, ...] = ()
     """What became of the rows, one report a file."""
+    shifted: PromptBook = field(default_factory=lambda: PromptBook.of(()))
+    guard: PromptBook = field(default_factory=lambda: PromptBook.of(()))
 
 
 def read(pipeline: Pipeline, strands: Sequence[Strand], tokenizer: Tokenizer, base: Path) -> Data:
@@ -47,17 +50,23 @@ def read(pipeline: Pipeline, strands: Sequence[Strand], tokenizer: Tokenizer, ba
     faults: list[str] = []
     reading = Reading(tokenizer, base, pipeline.model.context)
     train = _tried(faults, lambda: _prompts(pipeline, reading, "train"))
-    probe = _tried(faults, lambda: _prompts(pipeline, reading, "probe"))
-    prompts, held_out = (one.prompts if one else PromptBook.of(()) for one in (train, probe))
-    _tried(faults, lambda: disjoint(prompts, held_out))
+    measured = {name: _measured(faults, pipeline, reading, name) for name in MEASURED}
+    prompts, *held_out = (one.prompts if one else PromptBook.of(()) for one in (train, *measured.values()))
+    for name, own in zip(MEASURED, held_out, strict=True):
+        _tried(faults, partial(disjoint, prompts, own, key=f"prompts.{name}"))
     given = _tried(faults, lambda: _demonstrations(pipeline, strands, prompts, reading) if train else None)
     compared = _tried(faults, lambda: _preferences(pipeline, strands, reading))
     judged = _tried(faults, lambda: _labels(pipeline, strands, reading))
     if faults:
         raise BadInput(faults)
-    sources = (train, probe, given, compared, judged)
+    sources = (train, *measured.values(), given, compared, judged)
     reports = tuple(one.report for one in sources if one is not None and one.report is not None)
-    return Data(prompts, held_out, given, compared, judged, reports)
+    probe, shifted, guard = held_out
+    return Data(prompts, probe, given, compared, judged, reports, shifted, guard)
+
+
+def _measured(faults: list[str], pipeline: Pipeline, reading: Reading, name: str) -> Loaded | None:
+    return _tried(faults, lambda: _prompts(pipeline, reading, name))
 
 
 def _tried(faults: list[str], load: Callable[[], T]) -> T | None:
@@ -74,7 +83,7 @@ def _asked(strands: Sequence[Strand], producer: str) -> bool:
 
 
 def _prompts(pipeline: Pipeline, reading: Reading, which: str) -> Loaded | None:
-    source = pipeline.prompts.train if which == "train" else pipeline.prompts.probe
+    source: PromptSource | None = getattr(pipeline.prompts, which)
     if source is None:
         return None
     longest = max(stage.sampling.max_tokens for stage in pipeline.stages)

@@ -23,6 +23,7 @@ PROBE_SCHEMA = pa.schema(
         ("stage", pa.string()),
         ("set", pa.string()),
         ("prompt_id", pa.string()),
+        ("prompt", pa.string()),
         ("family", pa.string()),
         ("greedy", pa.bool_()),
         ("draw", pa.int64()),
@@ -36,7 +37,7 @@ PROBE_SCHEMA = pa.schema(
     ]
 )
 """`draw` is -1 for the greedy response; `sound`: whether a process verifier approved the steps, null where none did;
-`answer`: what the response answers, null where that cannot be read."""
+`answer`: what the response answers, null where that cannot be read; `prompt`: its text, before the chat template."""
 
 SCORED_SCHEMA = pa.schema(
     [
@@ -66,7 +67,7 @@ def write_probe(run: RunDirectory, step: int, stage: str, rows: Iterable[Mapping
 
 def write_scored(run: RunDirectory, step: int, stage: str, scored: Sequence[Scored]) -> Path:
     """Writes what models said of given responses; replaces an earlier file of the same step."""
-    run.scored_file(step).parent.mkdir(parents=True, exist_ok=True)
+    run.scored.mkdir(exist_ok=True)
     rows = [
         {
             "step": step,

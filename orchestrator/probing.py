@@ -1,61 +1,235 @@
-"""Probes on held-out prompts: one greedy response and some sampled ones for each; they never touch the weights."""
+"""Probes: responses on held-out prompts, drawn from the policy that the engines serve; they never touch the weights.
 
+`probe` is the look at a cadence: one greedy response and `probe.samples` sampled ones for each prompt. `measure` is the
+look at the ends of stages: every set, up to `handoff.probe_samples` for each prompt, and fewer where the answer is
+clear. Seeds are those of every other probe of the run (a prompt and a draw), so that probes compare draw by draw.
+
+Prompts go in bundles, each of which is drawn, judged and drawn again by itself: verdicts on one are given while the
+engines write the others, and no prompt waits for another bundle's longest response.
+"""
+
+import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from actors.engine import SampleRequest
-from orchestrator.asking import seed_for, with_verdicts
+from actors.scorer import REWARD, STEP
+from orchestrator.asking import facts_of, passed, seed_for, verdict, with_verdicts
 from orchestrator.config import Probe, SamplingConfig
+from orchestrator.handoff_config import Handoff
 from orchestrator.ports import Sampler, Scorer
+from orchestrator.probes.sequential import Plan, plan
+from orchestrator.probes.snapshot import SetName
 from policies.prompt import Prompt
-from policies.trajectory import Sampling, Trajectory, reward
+from policies.tokens import Tokenizer
+from policies.trajectory import Int32, Sampling, Trajectory, reward
+from teachers.contexts import Unavailable, context
+from verifiers.config import AnyVerifier
+from verifiers.final_answers import final_answer
+from verifiers.kinds import compares
+
+BUNDLE = 32
+"""Prompts that are drawn for and judged together."""
+
+GREEDY = -1
+"""Number of the greedy draw."""
+
+SOUND = 0.5
+"""Least value of a step that a process verifier approves."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbeSet:
+    """Prompts to measure on, and who writes and judges there."""
+
+    name: SetName
+    prompts: Sequence[Prompt]
+    by_id: Mapping[str, Prompt]
+    sampler: Sampler
+    contexts: Mapping[str, Int32] = field(default_factory=dict)
+    """Prompt id -> the context that it is asked under, where that is not its own."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What `measure` drew."""
+
+    rows: list[dict[str, Any]]
+    """As `probe_files.PROBE_SCHEMA` has them, without step and stage; sets, prompts and draws in order."""
+    own: tuple[Trajectory, ...]
+    """The first sampled response to each prompt of the set `probe`."""
+    passed: tuple[Trajectory, ...]
+    """The first response to each of these prompts that passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prober:
     """Measures the policy that the engines serve."""
 
-    sampler: Sampler
+    sets: Sequence[ProbeSet]
     scorer: Scorer
-    prompts: Sequence[Prompt]
-    by_id: Mapping[str, Prompt]
     config: Probe
+    handoff: Handoff
+    verifier: AnyVerifier
     seed: int
 
     async def probe(self, sampling: SamplingConfig) -> list[dict[str, Any]]:
-        """A row for each response. The seeds are those of every other probe of the run, so that probes compare."""
-        requests = [request for prompt in self.prompts for request in self._requests(prompt, sampling)]
-        scored = await with_verdicts(self.scorer, await self.sampler.generate(requests), self.by_id)
-        return [self._row(one) for one in scored]
+        """A row for each response on the set `probe`: one greedy response and `probe.samples` sampled ones."""
+        found = await self._drawn(self.sets[0], sampling, fixed(self.config.samples), _nobody)
+        return [self._row(self.sets[0], one) for one in found]
 
-    def _requests(self, prompt: Prompt, sampling: SamplingConfig) -> Iterable[SampleRequest]:
-        for draw in range(-1, self.config.samples):
-            temperature = self.config.temperature if draw >= 0 else 0.0
-            decoding = Sampling(temperature, 1.0, -1, sampling.max_tokens, sampling.stop)
-            name = f"probe/{prompt.id}/{'greedy' if draw < 0 else draw}"
-            group = f"probe/{prompt.id}"  # for verifiers that compare a prompt's responses
-            yield SampleRequest(name, prompt.tokens, decoding, seed_for(self.seed, name), prompt.id, group)
+    async def measure(self, sampling: SamplingConfig, tell: Callable[[int, int], None] | None = None) -> Measured:
+        """Every set. `tell` is told how many prompts are done, of how many."""
+        looks = self._plan()
+        count = _Counted(sum(len(own.prompts) for own in self.sets), tell)
+        drawn = await asyncio.gather(*(self._drawn(own, sampling, looks, count) for own in self.sets))
+        rows = [self._row(own, one) for own, found in zip(self.sets, drawn, strict=True) for one in found]
+        sampled = [one for one in (drawn[0] if drawn else []) if number(one) > GREEDY and len(one.tokens)]
+        return Measured(rows, _first(sampled), _first([one for one in sampled if passed(one)]))
 
-    def _row(self, one: Trajectory) -> dict[str, Any]:
-        name = one.id.rpartition("/")[2]
-        outcome = next((score for score in one.scores if score.name == "reward"), None)
+    def _plan(self) -> Plan:
+        """When a prompt is done; a verifier that compares a prompt's responses needs all of them at once."""
+        samples = self.handoff.probe_samples
+        if not self.handoff.sequential or compares(self.verifier):
+            return fixed(samples)
+        return plan(samples, self.handoff.epsilon, self.handoff.confidence)
+
+    async def _drawn(
+        self, own: ProbeSet, sampling: SamplingConfig, looks: Plan, tell: Callable[[int], None]
+    ) -> list[Trajectory]:
+        """The set's responses with their verdicts, by prompt and draw."""
+        bundles = [own.prompts[at : at + BUNDLE] for at in range(0, len(own.prompts), BUNDLE)]
+        parts = await asyncio.gather(*(self._bundle(own, bundle, sampling, looks, tell) for bundle in bundles))
+        place = {prompt.id: at for at, prompt in enumerate(own.prompts)}
+        found = (one for part in parts for one in part)
+        return sorted(found, key=lambda one: (place[one.prompt_id], number(one)))
+
+    async def _bundle(
+        self,
+        own: ProbeSet,
+        prompts: Sequence[Prompt],
+        sampling: SamplingConfig,
+        looks: Plan,
+        tell: Callable[[int], None],
+    ) -> list[Trajectory]:
+        """One bundle, look after look, until each of its prompts is done."""
+        found: list[Trajectory] = []
+        open_, n, c = (
+            list(prompts),
+            dict.fromkeys((p.id for p in prompts), 0),
+            dict.fromkeys((p.id for p in prompts), 0),
+        )
+        drawn = GREEDY
+        for look in looks.looks:
+            requests = [self._request(own, one, draw, sampling) for one in open_ for draw in range(drawn, look)]
+            drawn = look
+            judged = await with_verdicts(self.scorer, await own.sampler.generate(requests), own.by_id)
+            found += judged
+            for one in judged:
+                if number(one) > GREEDY and (said := passed(one)) is not None:
+                    n[one.prompt_id] += 1
+                    c[one.prompt_id] += said
+            counts = (np.array([table[one.id] for one in open_], np.int64) for table in (n, c))
+            done = looks.stopped(*counts)
+            tell(int(done.sum()))
+            open_ = [one for one, stopped in zip(open_, done, strict=True) if not stopped]
+            if not open_:
+                break
+        tell(len(open_))
+        return found
+
+    def _request(self, own: ProbeSet, prompt: Prompt, draw: int, sampling: SamplingConfig) -> SampleRequest:
+        temperature = self.config.temperature if draw > GREEDY else 0.0
+        decoding = Sampling(temperature, 1.0, -1, sampling.max_tokens, sampling.stop)
+        where = "probe" if own.name == "probe" else f"probe/{own.name}"
+        name = f"{where}/{prompt.id}/{'greedy' if draw == GREEDY else draw}"
+        context = own.contexts.get(prompt.id, prompt.tokens)
+        # the group is for verifiers that compare a prompt's responses
+        return SampleRequest(name, context, decoding, seed_for(self.seed, name), prompt.id, f"{where}/{prompt.id}")
+
+    def _row(self, own: ProbeSet, one: Trajectory) -> dict[str, Any]:
+        outcome = verdict(one)
         return {
+            "set": own.name,
             "prompt_id": one.prompt_id,
-            "family": self.by_id[one.prompt_id].family,
-            "set": "probe",
-            "greedy": one.sampling is not None and one.sampling.temperature == 0.0,
-            "draw": -1 if name == "greedy" else int(name),
+            "prompt": own.by_id[one.prompt_id].text,
+            "family": own.by_id[one.prompt_id].family,
+            "greedy": number(one) == GREEDY,
+            "draw": number(one),
             "passed": outcome.passed if outcome else None,
+            "sound": sound(one),
             "value": reward(one),
             "status": outcome.status if outcome else "unscored",
-            "tokens": len(one.tokens),
+            "answer": final_answer(self.verifier, one.text),
+            "tokens": one.tokens_generated,
             "text": one.text,
         }
 
 
+class Scaffold(NamedTuple):
+    """The probe's prompts that can be asked with help, and under which contexts."""
+
+    prompts: list[Prompt]
+    contexts: dict[str, Int32]
+
+
+def scaffolded(template: str, prompts: Sequence[Prompt], tokenizer: Tokenizer) -> Scaffold:
+    """Each prompt under the template; those for which it has no value (an answer, say) are left out."""
+    made = {one.id: context(template, one, facts_of(one, None), tokenizer) for one in prompts} if template else {}
+    contexts = {name: found for name, found in made.items() if not isinstance(found, Unavailable)}
+    return Scaffold([one for one in prompts if one.id in contexts], contexts)
+
+
+def fixed(samples: int) -> Plan:
+    """The plan of so many draws for every prompt."""
+    return Plan.fixed(samples)
+
+
+def number(one: Trajectory) -> int:
+    """Which draw of its prompt it is."""
+    name = one.id.rpartition("/")[2]
+    return GREEDY if name == "greedy" else int(name)
+
+
+def sound(one: Trajectory) -> bool | None:
+    """Whether a process verifier approved every step of it; None where none did judge."""
+    steps = [entry for entry in one.scores if entry.start is not None and entry.name in (STEP, REWARD)]
+    known = [entry.value for entry in steps if entry.status == "ok" and not math.isnan(entry.value)]
+    return all(value >= SOUND for value in known) if steps and len(known) == len(steps) else None
+
+
 def accuracy(rows: Iterable[Mapping[str, Any]], *, greedy: bool) -> tuple[float, int]:
-    """Share passed among the responses that have a verdict, and how many those are; NaN of none."""
-    verdicts = [bool(row["passed"]) for row in rows if row["greedy"] is greedy and row["passed"] is not None]
+    """Share passed among the responses to `probe` that have a verdict, and how many those are; NaN of none."""
+    own = (row for row in rows if row["set"] == "probe" and row["greedy"] is greedy)
+    verdicts = [bool(row["passed"]) for row in own if row["passed"] is not None]
     return (math.fsum(verdicts) / len(verdicts) if verdicts else math.nan), len(verdicts)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Prompts that are done."""
+
+    total: int
+    tell: Callable[[int, int], None] | None
+    done: int = 0
+
+    def __call__(self, more: int) -> None:
+        self.done += more
+        if self.tell is not None and more:
+            self.tell(self.done, self.total)
+
+
+def _nobody(_: int) -> None:
+    """Nobody asks how far it is."""
+
+
+def _first(found: Iterable[Trajectory]) -> tuple[Trajectory, ...]:
+    """Each prompt's first."""
+    first: dict[str, Trajectory] = {}
+    for one in found:
+        first.setdefault(one.prompt_id, one)
+    return tuple(first.values())

@@ -1,7 +1,8 @@
 """Prompts from their source: generated, or checked and read from files when drawn; refused with every fault at once.
 
 Generated sources (arithmetic, reasoning-gym) are split by a hash of the text, one part in eight held out, so that a
-source at a key ending in `probe` never shares a problem with one at any other key, whatever the seeds and counts.
+source at a key that is measured on (`MEASURED`) never shares a problem with one that is trained on, whatever the seeds
+and counts.
 """
 
 import json
@@ -24,7 +25,10 @@ from teachers.rows import Bad, Row, Table
 from teachers.streams import Report, stream
 
 HELD_OUT = 8
-"""One generated problem in so many belongs to the probe."""
+"""One generated problem in so many belongs to the sets that are measured on."""
+
+MEASURED = ("probe", "shifted", "guard")
+"""Last words of the keys of such sets."""
 
 MISSES = 20_000
 """Candidates in a row that bring nothing new before a source counts as exhausted."""
@@ -123,7 +127,7 @@ def _generated(candidates: Iterable[tuple[str, str, str]], count: int, key: str)
         if len(found) == count or misses >= MISSES:
             break
         misses += 1
-        if text not in found and _held_out(text) == (split == "probe"):
+        if text not in found and _held_out(text) == (split in MEASURED):
             misses = 0
             found[text] = _Task(f"{key}: problem {len(found)}", f"{split}-{len(found)}", text, reference, family)
     if len(found) < count:
@@ -137,7 +141,7 @@ def _generated(candidates: Iterable[tuple[str, str, str]], count: int, key: str)
 
 
 def _held_out(text: str) -> bool:
-    """Whether a generated problem belongs to the probe: a stable hash of its text, the same on every machine."""
+    """Whether a generated problem is one to measure on: a stable hash of its text, the same on every machine."""
     return zlib.crc32(text.encode()) % HELD_OUT == 0
 
 
@@ -260,26 +264,27 @@ def _reference(row: Row, source: _Source) -> str:
 # ---------------------------------------------------------------- use
 
 
-def disjoint(train: Sequence[Prompt], probe: Sequence[Prompt]) -> None:
+def disjoint(train: Sequence[Prompt], probe: Sequence[Prompt], *, key: str = "prompts.probe") -> None:
     """Raise `BadInput` when a held-out prompt also stands in train, by text: it would measure memory.
 
-    They are compared by a hash, and those that are told by their texts.
+    `key` is where the held-out ones are configured. They are compared by a hash, and those that are told by their
+    texts.
     """
     ours, theirs = PromptBook.of(train), PromptBook.of(probe)
     faults: list[str] = []
     for number in theirs.texts.shared(ours.texts):
-        fault = _standing(ours, theirs[number]) if len(faults) < MOST_LINES else "one more, only counted"
+        fault = _standing(ours, theirs[number], key) if len(faults) < MOST_LINES else "one more, only counted"
         faults += [] if fault is None else [fault]
     refuse(faults)
 
 
-def _standing(train: PromptBook, held: Prompt) -> str | None:
+def _standing(train: PromptBook, held: Prompt, key: str) -> str | None:
     """In words, where a held-out prompt stands in train; None where nothing but the hash is the same."""
     said = alike(said_by(held))
     for number in train.texts.find(digest(said)):
         if alike(said_by(train[number])) == said:
             where = f"{held.id} also stands in prompts.train as {train.name(number)}"
-            return f"prompts.probe: {where} (got {shown(held.text)}); take it out of one of them"
+            return f"{key}: {where} (got {shown(held.text)}); take it out of one of them"
     return None
 
 

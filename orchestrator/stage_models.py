@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orchestrator.build import Parts
 from orchestrator.config import Pipeline
@@ -20,13 +21,18 @@ class StageModels:
     parts: Parts
     pipeline: Pipeline
     checkpoints: Path
+    probed: bool = False
+    """Whether the ends of stages are measured, and so a stage's first weights are asked for at its end."""
+    found: tuple[Any, int] | None = None
+    """Those weights and their version, where a resume made them again; else they are what was published."""
     begun: set[str] = field(default_factory=set)
     """Co-learners that have trained: their state is part of the run's."""
 
     async def begin(self, stage: StageRun, restored: Path | None, version: int) -> None:
         """Fresh optimizers and schedules, or those of the checkpoint; frozen models hold what the stage began with."""
+        self.found = None
         if restored is not None:
-            await self._rewind(stage)
+            await self._rewind(stage, version)
         await self._anchor(stage, version)
         updates = stage.config.steps * stage.config.updates
         track = next((one.decay for one in stage.controls if isinstance(one, Freeze)), None)
@@ -61,13 +67,16 @@ class StageModels:
             await self.parts.learners[name].save(folder / BESIDE / name)
         await self.parts.frozen.save(stage, folder)
 
-    async def _rewind(self, stage: StageRun) -> None:
+    async def _rewind(self, stage: StageRun, version: int) -> None:
         """The learner as it was when the stage began to train: what its frozen models are made of."""
-        if self.parts.frozen.of(stage.index).anchored:
+        anchored = self.parts.frozen.of(stage.index).anchored
+        if anchored or self.probed:
             start = sum(earlier.steps for earlier in self.pipeline.stages[: stage.index])
             await self.parts.learner.load(self.checkpoints / checkpoint.name(start))
-            if stage.restart:
-                await self.parts.learner.restart()
+        if self.probed:
+            self.found = (self.parts.learner.export(version), version)
+        if anchored and stage.restart:
+            await self.parts.learner.restart()
 
     async def _anchor(self, stage: StageRun, version: int) -> None:
         """Freeze the policy as it is, where the stage reads that."""
