@@ -1,9 +1,12 @@
 """report.html: one file, offline, true to the ledger, and inert whatever the model wrote."""
 
+import base64
+import hashlib
 import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
@@ -12,10 +15,12 @@ from plotly.offline import get_plotlyjs
 
 from orchestrator.history import History, read_history
 from orchestrator.ledger import RunLedger
+from orchestrator.page import assets
 from orchestrator.report.charts import figures
 from orchestrator.report.decision_charts import decision_figures
+from orchestrator.report.figures import groups, thinned
 from orchestrator.report.gradient_charts import gradient_figures
-from orchestrator.report.origins import COLOURS
+from orchestrator.report.origins import COLOURS, ON_DARK, ON_TERMINAL
 from orchestrator.report.write import write
 from orchestrator.run_directory import RunDirectory
 from orchestrator.summary import wilson
@@ -23,30 +28,45 @@ from policies.trajectory import Origin
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, text outside scripts, and the scripts."""
+    """Tags with their attributes, the scripts that run, and the documents that the page draws."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.scripts: list[str] = []
-        self._in_script = False
+        self.documents: dict[str, str] = {}
+        self._into = ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._in_script = tag == "script"
-        if self._in_script:
-            self.scripts.append("")
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        self._into = ""
+        if tag == "script":
+            self._into = found.get("id") or "script"
+            if self._into == "script":
+                self.scripts.append("")
+            else:
+                self.documents[self._into] = ""
 
     def handle_endtag(self, tag):
-        self._in_script = False
+        self._into = ""
 
     def handle_data(self, data):
-        if self._in_script:
+        if self._into == "script":
             self.scripts[-1] += data
+        elif self._into:
+            self.documents[self._into] += data
         else:
             self.text += data
+
+    def document(self, name: str):
+        return json.loads(self.documents[f"document-{name}"])
+
+    @property
+    def figures(self):
+        return [made["figure"] for group in self.document("report")["groups"] for made in group["figures"]]
 
 
 def page_of(run: RunDirectory) -> Page:
@@ -64,15 +84,23 @@ def page(run):
 
 
 def test_the_page_stands_alone(page):
-    assert not [attributes for _, attributes in page.tags if {"src", "href"} & set(attributes)]
+    links = [attributes.get(key) for _, attributes in page.tags for key in ("src", "href") if key in attributes]
+    assert links == ["#main"]
     assert get_plotlyjs() in page.scripts
     assert not (page.text.count("{{") or page.text.count("undefined"))
 
 
+def test_its_policy_lets_its_own_scripts_run_and_nothing_else(page):
+    (policy,) = [attributes["content"] for tag, attributes in page.tags if tag == "meta" and "http-equiv" in attributes]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in page.scripts}
+    assert set(rules["script-src"].split()) == hashes
+    assert (rules["default-src"], rules["connect-src"]) == ("'none'", "'none'")
+
+
 def test_every_figure_is_one_that_plotly_takes(page):
-    embedded = [json.loads(script) for script in page.scripts if script.startswith("{")]
-    assert len(embedded) == 8 + 4 + 7
-    for figure in embedded:
+    assert len(page.figures) == 8 + 4 + 7
+    for figure in page.figures:
         go.Figure(figure, skip_invalid=False)
 
 
@@ -142,19 +170,27 @@ def history_of(decisions) -> History:
 
 
 def test_decisions_events_config_and_environment_are_in_the_page(page):
-    for piece in (
-        "share of demonstrations 0.35: linear from 0.4 to 0.1",
-        "coefficients on-policy 0.65, imitate 0.35, places imitate 2, on-policy 6",
-        "kept 5, dropped 1, without imitate 3",
-        "g1: <b>dropped</b>",
-        "ok 48",
-        "nonfinite_step",
-        "16 decisions",
-        "preset: arithmetic",
-        "packages.torch",
-        "6.2% → 81.2%",
-    ):
-        assert piece in page.text
+    report = page.document("report")
+    fifth = report["decisions"][4]
+    assert fifth["reason"] == "share of demonstrations 0.35: linear from 0.4 to 0.1"
+    assert fifth["plan"]["coefficients"] == pytest.approx({"on-policy": 0.65, "imitate": 0.35})
+    assert fifth["verdicts"] == {"kept": 5, "dropped": 1, "without imitate": 3}
+    assert fifth["routed"] == ["g1: <b>dropped</b>"]
+    assert (report["decisions_total"], len(report["decisions"])) == (16, 16)
+    assert report["ways"][0]["scored"] == {"none": 16}
+    assert "nonfinite_step" in [event["kind"] for event in report["events"]]
+    assert "preset: arithmetic" in report["config"]
+    assert report["environment"]["packages.torch"] == "2.13"
+    probes = [one["greedy"]["value"] for one in page.document("curves")["probes"]]
+    assert (probes[0], probes[-1]) == (2 / 32, 26 / 32)
+
+
+def test_of_each_stages_ends_the_best_the_worst_and_the_unknown_are_in_the_page(page):
+    told = page.document("trajectories")
+    assert {one["step"] for one in told.values()} >= {1, 4, 5, 10, 11, 16}
+    for one in told.values():
+        assert len(one["tokens"]["ids"]) == one["length"]
+    assert {one["strand"] for one in told.values() if one["step"] == 5} == {"on-policy", "imitate"}
 
 
 def hostile_run(tmp_path) -> RunDirectory:
@@ -170,15 +206,28 @@ def hostile_run(tmp_path) -> RunDirectory:
     return run
 
 
-def test_text_of_others_is_shown_and_never_run(tmp_path):
+def test_text_of_others_is_data_and_never_markup(tmp_path):
     page = page_of(hostile_run(tmp_path))
-    assert page.text.count("<script>alert('x')</script>\\x1b[31m\\x07") >= 5
+    report = page.document("report")
+    assert report["decisions"][-1]["reason"] == HOSTILE
+    assert report["events"][-1]["traceback"] == HOSTILE
+    assert HOSTILE in [one["text"] for one in page.document("trajectories").values()]
     assert "img" not in {tag for tag, _ in page.tags}
     assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
     raw = write(tmp_path / "run").read_text(encoding="utf-8").replace(get_plotlyjs(), "")
     assert "<script>alert" not in raw
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", raw)
-    assert len(re.findall("<script", raw)) == len(page.scripts)
+    assert len(re.findall("<script", raw)) == len(page.scripts) + len(page.documents)
+
+
+def test_no_script_of_the_page_makes_markup_of_text():
+    front = Path(assets.__file__).parent / "front"
+    makers = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc|DOMParser"
+    )
+    for path in front.glob("*.js"):
+        assert not makers.search(path.read_text(encoding="utf-8")), path.name
+    assert makers.search("node.innerHTML = text")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +243,7 @@ def test_text_of_others_is_shown_and_never_run(tmp_path):
 def test_a_run_of_any_state_has_a_report(tmp_path, stages, more):
     run = build_run(tmp_path / "run", stages, **more)
     page = page_of(run)
-    assert ("running" if "until" in more else "finished") in page.text
+    assert page.document("run")["status"] == ("running" if "until" in more else "finished")
     history = read_history(run.root)
     for figure in (figures(history) | decision_figures(history) | gradient_figures(history)).values():
         go.Figure(figure, skip_invalid=False)
@@ -203,21 +252,69 @@ def test_a_run_of_any_state_has_a_report(tmp_path, stages, more):
 def test_a_run_that_has_done_nothing_has_a_report(tmp_path):
     run = RunDirectory.create(tmp_path / "run", CONFIG, ENVIRONMENT)
     page = page_of(run)
-    assert "No step is done yet." in page.text
-    assert "No trajectories yet." in page.text
+    assert (page.document("run")["totals"]["steps"], page.document("report")["groups"]) == (0, [])
+    assert page.document("trajectories") == {}
 
 
 def test_a_resumed_run_shows_its_events_as_undone(tmp_path):
     run = build_run(tmp_path / "run", until=12)
     with RunLedger(run) as ledger:
         ledger.truncate_after(4)
-    assert "undone by a resume" in page_of(run).text
+    assert [event["kind"] for event in page_of(run).document("report")["events"] if event.get("undone")]
+
+
+def test_a_long_runs_curves_are_means_of_neighbours_and_its_totals_are_whole(run):
+    history = read_history(run.root)
+    short, size = thinned(history, 6)
+    assert (size, [row["step"] for row in short.steps]) == (3, [3, 4, 7, 10, 13, 16])
+    for key in ("loss", "share_demonstration"):
+        expected = [sum(row[key] for row in history.steps[4:7]) / 3, sum(row[key] for row in history.steps[7:10]) / 3]
+        assert [row[key] for row in short.steps[2:4]] == pytest.approx(expected)
+    known = [row["gradient_norm"] for row in history.steps[7:10] if row["gradient_norm"] is not None]
+    assert (len(known), short.steps[3]["gradient_norm"]) == (2, pytest.approx(sum(known) / 2))
+    made = {one["name"]: one["figure"] for group in groups(history, 6) for one in group["figures"]}
+    assert made["funnel"] == gradient_figures(history)["funnel"]
+    assert thinned(history, 16) == (history, 1)
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's contrast ratio of two colours."""
+    lights = sorted((luminance(one), luminance(other)))
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def grounds(theme: str) -> list[str]:
+    """The colours that the page's stylesheet puts behind its charts and tokens in a theme."""
+    text = (Path(assets.__file__).parent / "front" / "page.css").read_text(encoding="utf-8")
+    block = text.split(':root[data-theme="dark"] {')[1] if theme == "dark" else text.split(":root {")[1]
+    return [re.search(rf"--{name}: (#[0-9a-f]{{6}})", block)[1] for name in ("ground", "paper")]
+
+
+def test_origins_and_charts_stand_out_from_the_page_in_both_themes(run):
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert set(COLOURS) == set(ON_TERMINAL) == set(Origin)
+    light = set(COLOURS.values()) | set(ON_DARK)
+    for theme, colours in (("light", light), ("dark", {ON_DARK[colour] for colour in light})):
+        low = {(one, ground) for one in colours for ground in grounds(theme) if contrast(one, ground) < 3}
+        assert low == set()
+
+
+def test_every_colour_of_a_chart_has_one_on_dark(run):
+    used = {found.lower() for found in re.findall(r"#[0-9a-fA-F]{6}", json.dumps(groups(read_history(run.root))))}
+    front = Path(assets.__file__).parent / "front"
+    used |= {found for path in front.glob("*.js") for found in re.findall(r"#[0-9a-f]{6}", path.read_text())}
+    assert used - set(ON_DARK) == set()
 
 
 def test_orchestrator_eyes_load_neither_torch_nor_ray():
     import subprocess
     import sys
-    from pathlib import Path
 
     code = (
         "import orchestrator.report.write, orchestrator.report.show, orchestrator.query, orchestrator.summary\n"

@@ -12,7 +12,6 @@ from orchestrator.progress import number
 from orchestrator.report.origins import COLOURS, SHARES, label
 from orchestrator.report.traces import SERIES, Figure, bar, framed, line
 from orchestrator.summary import PARTS, wilson
-from policies.trajectory import Origin
 
 PROBE = "#c8452f"
 PART_COLOURS = {
@@ -48,7 +47,7 @@ def outcome(history: History) -> Figure:
     """Reward and accuracy of the rollouts, and probes with their 95 % intervals."""
     data = [
         line(history.steps, "reward_mean", "reward of rollouts", SERIES[0], width=1.2),
-        line(history.steps, "accuracy", "accuracy of rollouts", COLOURS[Origin.LEARNER], width=1.2),
+        line(history.steps, "accuracy", "accuracy of rollouts", SERIES[2], width=1.2),
         *_probes(history.probes),
     ]
     figure = framed(history, data, "share")

@@ -44,7 +44,6 @@ def framed(history: History, data: list[dict[str, Any]], title: str) -> Figure:
             "yaxis": {"title": {"text": title}, "zeroline": False},
             "legend": {"orientation": "h", "traceorder": "normal", "y": 1.0, "yanchor": "bottom", "x": 0},
             "hovermode": "x unified",
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#9aa4b0", "activecolor": "#667180"},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "shapes": [_band(history, index) for index in range(len(history.stages))],

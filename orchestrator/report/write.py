@@ -1,4 +1,7 @@
-"""`write`: report.html, one file that needs neither network nor server, of a run that may still be going on."""
+"""`write`: report.html, one file that needs neither network nor server, of a run that may still be going on.
+
+It is the page of `braid ui` with its data in it, cut to what a file bears: see the MOST_... below.
+"""
 
 import json
 import os
@@ -7,154 +10,114 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import yaml
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
+from orchestrator.history import read_history
+from orchestrator.page import assets
+from orchestrator.page import documents as page
+from orchestrator.page.stages import trajectory_steps
+from orchestrator.page.support import Asked
+from orchestrator.page.trajectories import Page
+from orchestrator.report.whole import document
 
-from orchestrator.history import History, read_history
-from orchestrator.progress import UNKNOWN, clock, shown
-from orchestrator.report.charts import figures
-from orchestrator.report.decision_charts import decision_figures
-from orchestrator.report.gradient_charts import gradient_figures
-from orchestrator.report.origins import COLOURS
-from orchestrator.report.samples import Sample, load, ordered, steps_of, told_of
-from orchestrator.report.traces import Figure
-from orchestrator.report.verdict_charts import verdict_figures
-from orchestrator.report.visible import visible
-from orchestrator.summary import PARTS, responses_by_strand, summarise
-from policies.trajectory import Origin
+Document = dict[str, Any]
 
-MOST_ROWS = 500
-"""Decisions, and events, of a long run: the newest so many are in the report; the ledger has them all."""
-MOST_SAMPLES_A_STRAND = 2
-TEXT_CHARACTERS = 4000
+MOST_PROMPTS = 2000
+"""Rows of the support map."""
+MOST_OPENED = 24
+"""Prompts whose responses are in the file: those that changed most. At two probes, the first and the last."""
+MOST_RESPONSES, RESPONSE_CHARACTERS = 12, 2000
+MOST_TRAJECTORIES, TRAJECTORY_BYTES = 60, 2_000_000
+"""Trajectories that are in the file with their tokens, and the size of all of them together."""
 
 
 def write(directory: Path) -> Path:
     """Writes report.html into the run directory, whole or not at all; returns its path."""
     history = read_history(directory)
-    page = _environment().get_template("template.html.j2").render(**context(history))
+    told = documents(page.Reading.open(directory)) | {"report": document(history)}
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     path = history.run.report
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
+    temporary.write_text(assets.whole(told["run"]["name"], told, written), encoding="utf-8")
     os.replace(temporary, path)
     return path
 
 
-def context(history: History) -> dict[str, Any]:
-    """Everything that the template shows. Text stays text: the template escapes it."""
+def documents(reading: page.Reading) -> dict[str, Document]:
+    """Every document that the file holds, but the report's own, by the names that the page asks for."""
+    maps = support_maps(reading)
     return {
-        "name": str(history.config.get("name", history.run.root.name)),
-        "status": history.status,
-        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "model": _model(history),
-        "environment": _flat(history.environment),
-        "config": yaml.safe_dump(dict(history.config), sort_keys=False, allow_unicode=True),
-        "summary": summarise(history.run.root),
-        "figures": figures(history),
-        "decision_figures": decision_figures(history),
-        "gradient_figures": gradient_figures(history),
-        "verdict_figures": verdict_figures(history),
-        "ways": [(stage, strand, way) for (stage, strand), way in responses_by_strand(history.steps).items()],
-        "parts": (*PARTS, "other"),
-        "decisions": history.decisions[-MOST_ROWS:],
-        "decisions_total": len(history.decisions),
-        "events": history.events[-MOST_ROWS:],
-        "events_total": len(history.events),
-        "samples": chosen(history),
-        "origins": {origin.name.lower(): colour for origin, colour in COLOURS.items()},
-        "plotly": Markup(get_plotlyjs()),
+        "run": page.run(reading),
+        "braid": page.braid(reading),
+        "decided": page.decided(reading),
+        "curves": page.curves(reading, points=1),
+        "support": maps,
+        "prompt": {name: opened(reading, name, one) for name, one in maps.items()},
+        "handoffs": page.handoffs(reading),
+        "reach": page.reach(reading),
+        "costs": page.costs(reading),
+        "trajectories": chosen(reading),
     }
 
 
-def chosen(history: History) -> list[Sample]:
-    """Of each stage's first and last step, for each strand: the best and the worst, and one without a verdict."""
-    kept = set(steps_of(history.run))
-    edges = dict.fromkeys(step for span in history.stages for step in (span.first, span.last) if step in kept)
-    return [sample for step in edges if told_of(history.run, step) for sample in _telling(load(history.run, step))]
+def support_maps(reading: page.Reading) -> dict[str, Document]:
+    """The map of each set of prompts that a probe has."""
+    first = page.support(reading, Asked(sort="given", limit=MOST_PROMPTS))
+    names = first["sets"] or ["probe"]
+    return {
+        name: first if name == first["set"] else page.support(reading, Asked(name, sort="given", limit=MOST_PROMPTS))
+        for name in names
+    }
 
 
-def _telling(samples: list[Sample]) -> Iterable[Sample]:
-    for strand in dict.fromkeys(sample.strand for sample in samples):
-        known = ordered([one for one in samples if one.strand == strand and one.reward == one.reward], "-reward")
-        unknown = [one for one in samples if one.strand == strand and one.reward != one.reward]
-        ends = known if len(known) <= MOST_SAMPLES_A_STRAND else [known[0], known[-1]]
-        yield from ends + unknown[:1]
+def opened(reading: page.Reading, name: str, table: Document) -> dict[str, dict[int, Document]]:
+    """Id -> step -> what `documents.prompt` tells of it, of the prompts that changed most."""
+    asked = (Asked(name, sort=sort, limit=MOST_OPENED // 2) for sort in ("gained", "lost"))
+    ids = dict.fromkeys(row["id"] for one in asked for row in page.support(reading, one)["prompts"])
+    steps = dict.fromkeys(step for step in (table["before"], table["after"]) if step is not None)
+    return {
+        prompt_id: {step: _short(page.prompt(reading, prompt_id, name=name, step=step)) for step in steps}
+        for prompt_id in ids
+    }
 
 
-def _model(history: History) -> str:
-    model = history.config.get("model")
-    if not isinstance(model, dict):
-        return UNKNOWN
-    return " ".join(str(value) for value in model.values() if value is not None)
-
-
-def _flat(environment: Any) -> dict[str, str]:
-    """Nested facts as `packages.torch`."""
-    flat: dict[str, str] = {}
-    for key, value in environment.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": text for inner, text in _flat(value).items()}
-        else:
-            flat[str(key)] = UNKNOWN if value is None else str(value)
-    return flat
-
-
-# ---------------------------------------------------------------- template
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: visible(value, keep="\n\t") if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def chosen(reading: page.Reading) -> dict[str, Document]:
+    """`STEP:ROW` -> a trajectory with its tokens: of each stage's first and last step, for each strand the best, the
+    worst and one without a verdict; then, from the newest on, as many as the file bears."""
+    kept = set(trajectory_steps(reading))
+    edges = dict.fromkeys(
+        step for one in page.run(reading)["stages"] for step in (one["first"], one["last"]) if step in kept
     )
-    environment.filters |= {
-        "figure": _number,
-        "percent": lambda value: UNKNOWN if value is None else f"{value:.1%}",
-        "clock": lambda value: UNKNOWN if value is None else clock(value),
-        "embed": _embed,
-        "text": _text,
-        "origin": lambda origin: "mixed" if origin is None else Origin(origin).name.lower(),
-        "moment": lambda seconds: datetime.fromtimestamp(seconds or 0, UTC).strftime("%H:%M:%S"),
-        "brief": _brief,
-    }
-    return environment
+    told: dict[str, Document] = {}
+    size = 0
+    for step, row in (*_telling(reading, edges), *_newest(reading)):
+        key = f"{step}:{row}"
+        if key in told or len(told) >= MOST_TRAJECTORIES:
+            continue
+        one = page.trajectory(reading, step, row)
+        size += len(json.dumps(one))
+        if size > TRAJECTORY_BYTES and told:
+            break
+        told[key] = one
+    return told
 
 
-def _number(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return UNKNOWN if value is None else shown(float(value))
+def _telling(reading: page.Reading, steps: Iterable[int]) -> Iterable[tuple[int, int]]:
+    strands = page.run(reading)["strands"] or [""]
+    asked = (
+        (page.Wanted(strand=strand, verdict=verdict), Page(step=step, sort=sort, limit=1))
+        for step in steps
+        for strand in strands
+        for verdict, sort in (("any", "-reward"), ("any", "reward"), ("unknown", "written"))
+    )
+    for wanted, where in asked:
+        yield from ((row["step"], row["row"]) for row in page.trajectories(reading, wanted, where)["rows"])
 
 
-def _embed(figure: Figure) -> Markup:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(figure, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return Markup(text)  # no character of markup is left
+def _newest(reading: page.Reading) -> Iterable[tuple[int, int]]:
+    yield from ((row["step"], row["row"]) for row in page.trajectories(reading)["rows"])
 
 
-def _text(text: str) -> str:
-    """Model text: control characters made visible, cut to a length that a page bears."""
-    cut = text if len(text) <= TEXT_CHARACTERS else text[:TEXT_CHARACTERS] + f"… ({len(text)} characters)"
-    return visible(cut, keep="\n\t")
-
-
-def _brief(value: Any) -> str:
-    """A value of a row as short text; maps as `key value, key value`."""
-    match value:
-        case None:
-            return UNKNOWN
-        case float():
-            return shown(value)
-        case dict():
-            told = {key: inner for key, inner in value.items() if inner not in ({}, [], "")}
-            return ", ".join(f"{visible(str(key))} {_brief(inner)}" for key, inner in told.items())
-        case list():
-            return ", ".join(_brief(inner) for inner in value)
-        case _:
-            return visible(str(value))
+def _short(one: Document) -> Document:
+    responses = [
+        row | {"text": str(row["text"] or "")[:RESPONSE_CHARACTERS]} for row in one["responses"][:MOST_RESPONSES]
+    ]
+    return one | {"responses": responses}
