@@ -112,7 +112,7 @@ def by_chance(of: Counts, k: int) -> Rates:
 
 
 def _over(up: float, down: float) -> float:
-    return up / down if down > 0 else math.nan
+    return float(up / down) if down > 0 else math.nan
 
 
 def _harmonic(srr: float, ndr: float) -> float:

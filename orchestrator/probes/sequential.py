@@ -230,26 +230,9 @@ def plan(samples: int, epsilon: float, confidence: float, *, prompts: int = 256,
     """
     _refuse_bad(samples, epsilon, confidence, first)
     looks, alpha = _looks(samples, first), 1.0 - confidence
-    never = [look + 1 for look in looks]
-    low = [-1] * len(looks)
-    for at, look in enumerate(looks[:-1]):
-        for c in range(look):
-            tried = Plan(looks, (*low[:at], c, *low[at + 1 :]), tuple(never))
-            if _ended_low(tried, at, np.array([epsilon]))[0] > EARLY * alpha:
-                break
-            low[at] = c
-    absent_G = floor(Plan(looks, tuple(low), tuple(never)), epsilon, alpha)
-    high = never
-    for at, look in enumerate(looks[:-1]):
-        spent = (at + 1) / len(looks)
-        for c in range(look, max(low[at], 0), -1):
-            tried = Plan(looks, tuple(low), (*high[:at], c, *high[at + 1 :]))
-            by_chance = float(_ended_high(tried, at, np.array([epsilon]))[0])
-            unchanged = steepest(absent_G, _ended_high(tried, at, GRID))
-            if by_chance > spent * alpha or unchanged > spent * alpha / (2 * prompts):
-                break
-            high[at] = c
-    return Plan(looks, tuple(low), tuple(high))
+    low = _lows(looks, epsilon, alpha)
+    never = Plan(looks, low, tuple(look + 1 for look in looks))
+    return Plan(looks, low, _highs(never, floor(never, epsilon, alpha), epsilon, alpha, alpha / (2 * prompts)))
 
 
 EARLY = 0.9
@@ -273,22 +256,39 @@ def floor(design: Plan, epsilon: float, alpha: float) -> Float64:
     return total
 
 
-def _ended_high(plan: Plan, at: int, p_G: Float64) -> Float64:
-    """[G]: probability that draws stop high at this look or before."""
-    of, looks = plan.outcomes(), np.array(plan.looks)
-    when = np.searchsorted(looks, of.n_O)
-    stops = (when <= at) & (of.c_O >= np.array(plan.high)[when])
-    total: Float64 = of.chances(p_G)[stops].sum(0)
-    return total
+def _lows(looks: tuple[int, ...], epsilon: float, alpha: float) -> tuple[int, ...]:
+    """At each look but the last, as many passes as refute epsilon, all looks together at EARLY x alpha."""
+    low, spent = [-1] * len(looks), 0.0
+    for at in range(len(looks) - 1):
+        chance_C = _arriving(looks, low, [look + 1 for look in looks], at).chances(np.array([epsilon]))[:, 0]
+        total_C = spent + np.cumsum(chance_C)
+        low[at] = int(np.sum(total_C <= EARLY * alpha)) - 1
+        spent = float(total_C[low[at]]) if low[at] >= 0 else spent
+    return tuple(low)
 
 
-def _ended_low(plan: Plan, at: int, p_G: Float64) -> Float64:
-    """[G]: probability that draws stop low at this look or before."""
-    of, looks = plan.outcomes(), np.array(plan.looks)
-    when = np.searchsorted(looks, of.n_O)
-    stops = (when <= at) & (of.c_O <= np.array(plan.low)[when])
-    total: Float64 = of.chances(p_G)[stops].sum(0)
-    return total
+def _highs(plan: Plan, absent_G: Float64, epsilon: float, alpha: float, unchanged: float) -> tuple[int, ...]:
+    """At each look but the last, as few passes as show both that epsilon is reached, and a rise from the outcomes whose
+    probability is `absent_G`. Early looks may spend more than their share: there most prompts end."""
+    high, ended_G, ended = list(plan.high), np.zeros_like(GRID), 0.0
+    for at, look in enumerate(plan.looks[:-1]):
+        part = float(np.sqrt((at + 1) / len(plan.looks)))
+        here = _arriving(plan.looks, plan.low, high, at)
+        more, more_G = ended, ended_G
+        for c in range(look, max(plan.low[at], 0), -1):
+            one = Outcomes(here.n_O[c : c + 1], here.c_O[c : c + 1], here.log_paths_O[c : c + 1])
+            more = more + float(one.chances(np.array([epsilon]))[0, 0])
+            more_G = more_G + one.chances(GRID)[0]
+            if more > part * alpha or steepest(absent_G, more_G) > part * unchanged:
+                break
+            high[at], ended, ended_G = c, more, more_G
+    return tuple(high)
+
+
+def _arriving(looks: Sequence[int], low: Sequence[int], high: Sequence[int], at: int) -> Outcomes:
+    """What a prompt can show at a look that it arrives at, by passes."""
+    alive = _walk(Plan(tuple(looks[: at + 1]), tuple(low[: at + 1]), tuple(high[: at + 1])), 0, 0)[-1]
+    return Outcomes(np.full(looks[at] + 1, looks[at]), np.arange(looks[at] + 1), alive)
 
 
 def _looks(samples: int, first: int) -> tuple[int, ...]:
