@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.commands import ui
+from orchestrator.commands import compare, ui
 from orchestrator.options import Directory, File, InProcess, Json, Order, Sets, plain_console, print_json
 from policies.bad_input import BadInput
 
@@ -285,6 +285,7 @@ def query(
 
 
 ui.add(app)
+compare.add(app)
 
 
 # ---------------------------------------------------------------- elsewhere

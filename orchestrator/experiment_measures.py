@@ -11,8 +11,9 @@ from orchestrator.history import History
 from orchestrator.probe_files import probed_steps, read_snapshot
 from orchestrator.probe_plans import plan_at
 from orchestrator.probes import support
-from orchestrator.probes.sequential import Counts, Plan, counts, matched
-from orchestrator.probes.snapshot import Float64, Snapshot
+from orchestrator.probes.halves import rates
+from orchestrator.probes.sequential import Plan, counts, matched
+from orchestrator.probes.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ def figure(history: History, pipeline: Pipeline, experiment: Experiment) -> Figu
     if not steps:
         return Figure(None, missing="no probe yet")
     step, measure = steps[-1], experiment.measure
-    last, plan = read_snapshot(history.run, step), plan_at(history, pipeline, step)
+    last, plan = read_snapshot(history.run, step), plan_at(history, step)
     name = measure if measure in ("shifted", "guard") else "probe"
     found = last.sets.get(name)
     if found is None:
@@ -41,21 +42,13 @@ def figure(history: History, pipeline: Pipeline, experiment: Experiment) -> Figu
     if measure == "retained_support":
         return _retained(history, pipeline, last, plan)
     k = pipeline.handoff.probe_samples if measure == "pass_at_k" else 1
-    values = pass_values(counts(found, plan), k)
+    values = rates(counts(found, plan), k)
     if len(values) and np.isnan(values).all():
         return Figure(step, missing=f"draws that stop early say nothing of pass@{k}; set handoff.sequential: false")
     return Figure(step, dict(zip(found.prompts, map(float, values), strict=True)))
 
 
-def pass_values(counted: Counts, k: int) -> Float64:
-    """[P] each prompt's unbiased estimate of pass@k under the plan that ended its draws; NaN where they do not say."""
-    values = np.full(len(counted.n_P), np.nan)
-    for design, who in counted.designs():
-        values[who] = design.pass_at_k(k)[design.outcomes().place(counted.n_P[who], counted.c_P[who])]
-    return values
-
-
-def _retained(history: History, pipeline: Pipeline, last: Snapshot, plan: Plan) -> Figure:
+def _retained(history: History, pipeline: Pipeline, last: Snapshot, plan: Plan | None) -> Figure:
     """1 for each prompt in effective support at the start that is so still, 0 for each that was lost; NaN elsewhere."""
     first = probed_steps(history.run)[0]
     if first == last.step:
@@ -65,7 +58,7 @@ def _retained(history: History, pipeline: Pipeline, last: Snapshot, plan: Plan) 
         return Figure(last.step, missing=f"the probe after step {first} has no set probe")
     mine, theirs = matched(before, after)
     change = support.change(
-        counts(before, plan_at(history, pipeline, first)).rows(mine),
+        counts(before, plan_at(history, first)).rows(mine),
         counts(after, plan).rows(theirs),
         epsilon=pipeline.handoff.epsilon,
         confidence=pipeline.handoff.confidence,

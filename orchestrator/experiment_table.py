@@ -1,6 +1,5 @@
 """What an experiment came to: each variant's figure over seeds and prompts, and its difference to the baseline's."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,8 @@ import numpy as np
 
 from orchestrator import budget
 from orchestrator.experiment_measures import Figure, figure
-from orchestrator.history import read_history
+from orchestrator.handoff_files import action, handoffs, role
+from orchestrator.history import History, read_history
 from orchestrator.json_lines import plain
 from orchestrator.probes.crossed import Crossed, crossed
 from orchestrator.probes.snapshot import Float64
@@ -169,7 +169,7 @@ def _ran(study: Study, name: str, seed: int) -> Ran:
     )
 
 
-def _figure(study: Study, name: str, history: Any) -> Figure:
+def _figure(study: Study, name: str, history: History) -> Figure:
     """The run's figure; a probe that is written just now, or damaged, is a reason and no end of the table."""
     try:
         return figure(history, study.variants[name], study.experiment)
@@ -177,23 +177,11 @@ def _figure(study: Study, name: str, history: Any) -> Figure:
         return Figure(None, missing=f"its probe cannot be read: {error}")
 
 
-def _handoffs(history: Any) -> tuple[dict[str, str], dict[str, str]]:
+def _handoffs(history: History) -> tuple[dict[str, str], dict[str, str]]:
     """(stage -> role, stage -> what a contract did), in the order of the stages."""
-    found: list[tuple[int, str, dict[str, Any]]] = []
-    for path in history.run.handoffs.glob("*.json"):
-        try:
-            one = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        found.append((int(one.get("index") or 0), path.stem, one))
-    roles: dict[str, str] = {}
-    actions: dict[str, str] = {}
-    for _, stage, one in sorted(found, key=lambda row: row[:2]):
-        role = ((one.get("change") or {}).get("role") or {}).get("name")
-        action = (one.get("contract") or {}).get("action")
-        roles |= {stage: str(role)} if role else {}
-        actions |= {stage: str(action)} if action else {}
-    return roles, actions
+    found = handoffs(history.run)
+    roles = {str(one["stage"]): named for one in found if (named := role(one))}
+    return roles, {str(one["stage"]): did for one in found if (did := action(one))}
 
 
 # ---------------------------------------------------------------- notes

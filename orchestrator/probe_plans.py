@@ -1,19 +1,32 @@
 """Which plan a probe of a run was drawn by: what its counts mean depends on when its draws could end."""
 
 from functools import cache
+from typing import Any
 
-from orchestrator.config import Pipeline
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.config import Pipeline, Probe
+from orchestrator.handoff_config import Handoff
 from orchestrator.history import History
 from orchestrator.probes.sequential import Plan, plan
+from verifiers.config import Verifier
 from verifiers.kinds import compares
 
 
-def plan_at(history: History, pipeline: Pipeline, step: int) -> Plan:
-    """The plan of the probe after `step`: the handoff's at the ends of stages and at the start, else fixed."""
-    handoff = pipeline.handoff
+def plan_at(history: History, step: int) -> Plan | None:
+    """The plan of the probe after `step`: the handoff's at the ends of stages and at the start, else fixed.
+
+    None of a run whose configuration says it in another version's words: its draws count as if their number was fixed.
+    """
+    try:
+        handoff = Handoff.model_validate(history.config.get("handoff") or {})
+        probe = Probe.model_validate(history.config.get("probe") or {})
+        verifier = _VERIFIER.validate_python(_or_default(history.config, "verifier"))
+    except ValidationError:
+        return None
     if not at_end(history, step):
-        return Plan.fixed(pipeline.probe.samples)
-    if not handoff.sequential or compares(pipeline.verifier):
+        return Plan.fixed(probe.samples)
+    if not handoff.sequential or compares(verifier):
         return Plan.fixed(handoff.probe_samples)
     return _plan(handoff.probe_samples, handoff.epsilon, handoff.confidence)
 
@@ -29,4 +42,9 @@ def at_end(history: History, step: int) -> bool:
     return False
 
 
+def _or_default(config: Any, key: str) -> Any:
+    return config.get(key) or Pipeline.model_fields[key].default
+
+
+_VERIFIER: TypeAdapter[Any] = TypeAdapter(Verifier)
 _plan = cache(plan)

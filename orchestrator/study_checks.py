@@ -78,7 +78,7 @@ def _measurable(experiment: Experiment, base: Pipeline) -> Iterator[str]:
 def _ruler(base: Pipeline, other: Pipeline) -> Iterator[str]:
     """What is measured must be measured alike."""
     for key, (here, there) in changed(base, other).items():
-        if _below(key, RULER):
+        if below_ruler(key):
             yield f"{key} {_got(there, here)}: figures would not compare; leave it as the baseline has it"
     ends = [stages[-1].sampling for stages in (base.stages, other.stages)]
     for key in ("max_tokens", "stop"):
@@ -86,6 +86,11 @@ def _ruler(base: Pipeline, other: Pipeline) -> Iterator[str]:
         if here != there:
             where = f"stages.{other.stages[-1].name}.sampling.{key}"
             yield f"{where} {_got(there, here)}: the last probe is drawn with it; make it the same"
+
+
+def below_ruler(key: str) -> bool:
+    """Whether the key says what is measured, or how."""
+    return _below(key, RULER)
 
 
 def _below(key: str, places: Sequence[str]) -> bool:
