@@ -12,9 +12,11 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from actors.engine import SampleRequest
 from actors.scorer import REWARD, STEP
@@ -23,7 +25,7 @@ from orchestrator.config import Probe, SamplingConfig
 from orchestrator.handoff_config import Handoff
 from orchestrator.ports import Sampler, Scorer
 from orchestrator.probes.sequential import Plan, plan
-from orchestrator.probes.snapshot import SetName
+from orchestrator.probes.snapshot import Int64, SetName
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
 from policies.trajectory import Int32, Sampling, Trajectory, reward
@@ -40,6 +42,17 @@ GREEDY = -1
 
 SOUND = 0.5
 """Least value of a step that a process verifier approves."""
+
+
+class Looks(Protocol):
+    """After how many responses to a prompt one looks whether it is done, and whether it is."""
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Rising; the last is the most that a prompt gets."""
+
+    def stopped(self, n_P: Int64, c_P: Int64) -> npt.NDArray[np.bool_]:
+        """[P] of n verdicts, c of which passed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,30 +89,25 @@ class Prober:
     handoff: Handoff
     verifier: AnyVerifier
     seed: int
+    looks: Looks | None = None
+    """When a prompt is done, in place of what `handoff` says."""
 
     async def probe(self, sampling: SamplingConfig) -> list[dict[str, Any]]:
         """A row for each response on the set `probe`: one greedy response and `probe.samples` sampled ones."""
-        found = await self._drawn(self.sets[0], sampling, fixed(self.config.samples), _nobody)
+        found = await self._drawn(self.sets[0], sampling, Plan.fixed(self.config.samples), _nobody)
         return [self._row(self.sets[0], one) for one in found]
 
     async def measure(self, sampling: SamplingConfig, tell: Callable[[int, int], None] | None = None) -> Measured:
         """Every set. `tell` is told how many prompts are done, of how many."""
-        looks = self._plan()
+        looks = plan_for(self.handoff, self.verifier) if self.looks is None or compares(self.verifier) else self.looks
         count = _Counted(sum(len(own.prompts) for own in self.sets), tell)
         drawn = await asyncio.gather(*(self._drawn(own, sampling, looks, count) for own in self.sets))
         rows = [self._row(own, one) for own, found in zip(self.sets, drawn, strict=True) for one in found]
         sampled = [one for one in (drawn[0] if drawn else []) if number(one) > GREEDY and len(one.tokens)]
         return Measured(rows, _first(sampled), _first([one for one in sampled if passed(one)]))
 
-    def _plan(self) -> Plan:
-        """When a prompt is done; a verifier that compares a prompt's responses needs all of them at once."""
-        samples = self.handoff.probe_samples
-        if not self.handoff.sequential or compares(self.verifier):
-            return fixed(samples)
-        return plan(samples, self.handoff.epsilon, self.handoff.confidence)
-
     async def _drawn(
-        self, own: ProbeSet, sampling: SamplingConfig, looks: Plan, tell: Callable[[int], None]
+        self, own: ProbeSet, sampling: SamplingConfig, looks: Looks, tell: Callable[[int], None]
     ) -> list[Trajectory]:
         """The set's responses with their verdicts, by prompt and draw."""
         bundles = [own.prompts[at : at + BUNDLE] for at in range(0, len(own.prompts), BUNDLE)]
@@ -113,7 +121,7 @@ class Prober:
         own: ProbeSet,
         prompts: Sequence[Prompt],
         sampling: SamplingConfig,
-        looks: Plan,
+        looks: Looks,
         tell: Callable[[int], None],
     ) -> list[Trajectory]:
         """One bundle, look after look, until each of its prompts is done."""
@@ -165,6 +173,7 @@ class Prober:
             "value": reward(one),
             "status": outcome.status if outcome else "unscored",
             "answer": final_answer(self.verifier, one.text),
+            "context": len(one.behavior_context),
             "tokens": one.tokens_generated,
             "text": one.text,
         }
@@ -184,9 +193,14 @@ def scaffolded(template: str, prompts: Sequence[Prompt], tokenizer: Tokenizer) -
     return Scaffold([one for one in prompts if one.id in contexts], contexts)
 
 
-def fixed(samples: int) -> Plan:
-    """The plan of so many draws for every prompt."""
-    return Plan.fixed(samples)
+def plan_for(handoff: Handoff, verifier: AnyVerifier) -> Plan:
+    """When a prompt is done at the ends of stages; a verifier that compares a prompt's responses needs all at once."""
+    if not handoff.sequential or compares(verifier):
+        return Plan.fixed(handoff.probe_samples)
+    return _plan(handoff.probe_samples, handoff.epsilon, handoff.confidence)
+
+
+_plan = cache(plan)
 
 
 def number(one: Trajectory) -> int:
