@@ -128,7 +128,7 @@ def _data(grid: mixture.Cells, before: Counts, after: Counts) -> profile.Data:
     n0, c0, least0, n1, c1, least1 = rows.T
     told = mixture.log_likelihood(n0, c0, grid.earlier_G) + mixture.log_likelihood(n1, c1, grid.now_G)
     for least, rate_G in ((least0, grid.earlier_G), (least1, grid.now_G)):
-        told[rate_G < np.minimum(least, rate_G.max())[:, None]] = -np.inf
+        told[rate_G < np.minimum(least, np.max(rate_G[rate_G < 1]))[:, None]] = -np.inf
     return profile.Data(np.exp(told - told.max(1, keepdims=True)), count.astype(float), grid.prior_G)
 
 

@@ -17,7 +17,7 @@ from scipy.special import gammaincinv
 from orchestrator.probes.mixture import PRIOR_PROMPTS
 from orchestrator.probes.snapshot import Float64
 
-FITS, SEARCHES, BISECTIONS = 300, 250, 40
+FITS, SEARCHES, NEWTONS = 300, 150, 8
 TINY = 1e-300
 NEAR = 1.02
 """The search closes in on the allowed deviance from either side; this close to it counts as there."""
@@ -60,7 +60,7 @@ def intervals(data: Data, spread_G: Float64, figures_MG: Float64, confidence: fl
     ends = _furthest(data, spread_G, signed, most, allowed)
     ends = np.maximum(ends, _without(data, figures_MG, _told(data, spread_G), allowed))
     count = len(figures_MG)
-    return Profile(figures_MG @ spread_G, -ends[count:], ends[:count])
+    return Profile(figures_MG @ spread_G, 0.0 - ends[count:], ends[:count] + 0.0)
 
 
 def _climb(data: Data, start_G: Float64, times: int) -> Float64:
@@ -84,29 +84,28 @@ def _furthest(data: Data, spread_G: Float64, figures_SG: Float64, most: float, a
     Expectation-maximisation of likelihood + pull x figure, while the pull is led to where the deviance is the allowed
     one. Every spread on the way that is within it counts, so that stopping early can only narrow.
     """
-    prior, total = PRIOR_PROMPTS * data.prior_G, data.count_R.sum() + PRIOR_PROMPTS * data.prior_G.sum()
+    prior = PRIOR_PROMPTS * data.prior_G
     spread = np.repeat(spread_G[None], len(figures_SG), 0)
     furthest = figures_SG @ spread_G
-    variance = np.maximum((figures_SG - furthest[:, None]) ** 2 @ spread_G / total, 1e-12)
+    variance = np.maximum((figures_SG - furthest[:, None]) ** 2 @ spread_G / data.count_R.sum(), 1e-12)
     pull = np.sqrt(allowed / variance)[:, None]
     for _ in range(SEARCHES):
         weight = spread * ((data.count_R / np.maximum(spread @ data.like_RG.T, TINY)) @ data.like_RG) + prior
-        spread = _pulled(weight, pull * figures_SG, total)
+        spread = _pulled(weight, pull * figures_SG)
         deviance = 2 * (most - _fit(data, spread))
         furthest = np.where(deviance <= NEAR * allowed, np.maximum(furthest, (figures_SG * spread).sum(1)), furthest)
         pull = pull * np.exp(np.clip(0.1 * (allowed - deviance) / allowed, -0.3, 0.1))[:, None]
     return furthest
 
 
-def _pulled(weight_SG: Float64, pull_SG: Float64, total: float) -> Float64:
+def _pulled(weight_SG: Float64, pull_SG: Float64) -> Float64:
     """The spread g that maximises weight . log g + pull . g: g = weight / (m - pull), with m such that it sums to 1."""
-    low = pull_SG.max(1, keepdims=True)
-    high = low + total
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        above = (weight_SG / np.maximum(middle - pull_SG, TINY)).sum(1, keepdims=True) > 1
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    spread = weight_SG / (high - pull_SG)
+    m = (pull_SG + weight_SG).max(1, keepdims=True)  # at or left of it: one term alone is 1 here
+    for _ in range(NEWTONS):  # on 1 / sum - 1, which is concave and nearly straight: it cannot overshoot
+        part = weight_SG / np.maximum(m - pull_SG, TINY)
+        whole = part.sum(1, keepdims=True)
+        m = m + (whole - 1) * whole / (part / np.maximum(m - pull_SG, TINY)).sum(1, keepdims=True)
+    spread = weight_SG / np.maximum(m - pull_SG, TINY)
     return np.asarray(spread / spread.sum(1, keepdims=True))
 
 
