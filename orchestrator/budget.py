@@ -23,9 +23,14 @@ class Spending:
     spent: float = 0.0
 
     def step(self, row: Mapping[str, Any]) -> None:
-        """A step is done."""
+        """A step is done. ValueError where its row does not say what it cost: the budget would never end the run."""
         if self.budget is not None:
-            self.spent += cost(row, self.budget.unit)
+            price = cost(row, self.budget.unit)
+            if math.isnan(price):
+                unit = self.budget.unit
+                told = f"step {row.get('step')} does not say its {unit}"
+                raise ValueError(f"budget.unit: {told} (got '{unit}'); choose another unit")
+            self.spent += price
 
     def remember(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Start from the steps that were done before."""
@@ -35,7 +40,7 @@ class Spending:
 
     @property
     def over(self) -> bool:
-        """Whether the budget is reached; a figure that no row has told is never reached."""
+        """Whether the budget is reached."""
         return self.budget is not None and self.budget.amount is not None and self.spent >= self.budget.amount
 
     @property
@@ -48,14 +53,14 @@ class Spending:
 
 
 def cost(row: Mapping[str, Any], unit: str) -> float:
-    """A step's cost in that unit, from its row of metrics.jsonl; 0 where the row does not say."""
+    """A step's cost in that unit, from its row of metrics.jsonl; NaN where the row does not say."""
     match unit:
         case "steps":
             return 1.0
         case "trained_tokens":
             return _known(row.get("tokens_trained"))
         case "generated_tokens":
-            return _known(row.get("tokens_generated")) + _known(row.get("label_tokens"))
+            return _known(row.get("tokens_generated")) + _known(row.get("label_tokens", 0))
         case "seconds":
             return _known(row.get("seconds"))
         case "flops":
@@ -65,13 +70,10 @@ def cost(row: Mapping[str, Any], unit: str) -> float:
 
 
 def spent(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Unit -> what the steps cost in all; NaN for FLOPs where no row says them."""
+    """Unit -> what the steps cost in all; NaN where a row does not say."""
     known = list(rows)
-    total = {unit: math.fsum(cost(row, unit) for row in known) for unit in UNITS}
-    if not any("flops" in row for row in known):
-        total["flops"] = math.nan
-    return total
+    return {unit: math.fsum(cost(row, unit) for row in known) for unit in UNITS}
 
 
 def _known(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not math.isnan(value) else 0.0
+    return float(value) if isinstance(value, int | float) else math.nan

@@ -46,8 +46,8 @@ def _runs(runs: Sequence[Parts]) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [
         ("status", *(f"{one['status']}, {one['steps']} steps" for one in runs)),
         ("measured", *(_where(one) for one in runs)),
-        ("trained tokens", *(f"{one['spent']['trained_tokens']:,.0f}" for one in runs)),
-        ("generated tokens", *(f"{one['spent']['generated_tokens']:,.0f}" for one in runs)),
+        ("trained tokens", *(_count(one["spent"]["trained_tokens"]) for one in runs)),
+        ("generated tokens", *(_count(one["spent"]["generated_tokens"]) for one in runs)),
         ("time in steps", *(clock(one["seconds"]["total"]) for one in runs)),
         ("trained on", *(_shares(one["shares"]) for one in runs)),
         ("decisions", *(_decisions(one["decisions"]) for one in runs)),
@@ -57,6 +57,10 @@ def _runs(runs: Sequence[Parts]) -> list[Sequence[str]]:
     if any(one["missing"] for one in runs):
         rows.append(("missing", *("; ".join(one["missing"]) for one in runs)))
     return rows
+
+
+def _count(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:,.0f}"
 
 
 def _where(one: Parts) -> str:

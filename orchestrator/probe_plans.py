@@ -1,6 +1,5 @@
 """Which plan a probe of a run was drawn by: what its counts mean depends on when its draws could end."""
 
-from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -8,9 +7,9 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.config import Pipeline, Probe
 from orchestrator.handoff_config import Handoff
 from orchestrator.history import History
-from orchestrator.probes.sequential import Plan, plan
+from orchestrator.probes.sequential import Plan
+from orchestrator.probing import plan_for
 from verifiers.config import Verifier
-from verifiers.kinds import compares
 
 
 def plan_at(history: History, step: int) -> Plan | None:
@@ -26,9 +25,7 @@ def plan_at(history: History, step: int) -> Plan | None:
         return None
     if not at_end(history, step):
         return Plan.fixed(probe.samples)
-    if not handoff.sequential or compares(verifier):
-        return Plan.fixed(handoff.probe_samples)
-    return _plan(handoff.probe_samples, handoff.epsilon, handoff.confidence)
+    return plan_for(handoff, verifier)
 
 
 def at_end(history: History, step: int) -> bool:
@@ -47,4 +44,3 @@ def _or_default(config: Any, key: str) -> Any:
 
 
 _VERIFIER: TypeAdapter[Any] = TypeAdapter(Verifier)
-_plan = cache(plan)
