@@ -1,5 +1,6 @@
 """Which plan a probe of a run was drawn by: what its counts mean depends on when its draws could end."""
 
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -7,9 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.config import Pipeline, Probe
 from orchestrator.handoff_config import Handoff
 from orchestrator.history import History
-from orchestrator.probes.sequential import Plan
-from orchestrator.probing import plan_for
-from verifiers.config import Verifier
+from orchestrator.probes.sequential import Plan, plan
+from verifiers.config import AnyVerifier, Verifier
+from verifiers.kinds import compares
 
 
 def plan_at(history: History, step: int) -> Plan | None:
@@ -28,6 +29,13 @@ def plan_at(history: History, step: int) -> Plan | None:
     return plan_for(handoff, verifier)
 
 
+def plan_for(handoff: Handoff, verifier: AnyVerifier) -> Plan:
+    """When a prompt is done at the ends of stages; a verifier that compares a prompt's responses needs all at once."""
+    if not handoff.sequential or compares(verifier):
+        return Plan.fixed(handoff.probe_samples)
+    return _plan(handoff.probe_samples, handoff.epsilon, handoff.confidence)
+
+
 def at_end(history: History, step: int) -> bool:
     """Whether a stage ended with this step, or the run began there: the probe is of every set, and of many draws."""
     if step == 0:
@@ -43,4 +51,5 @@ def _or_default(config: Any, key: str) -> Any:
     return config.get(key) or Pipeline.model_fields[key].default
 
 
+_plan = cache(plan)
 _VERIFIER: TypeAdapter[Any] = TypeAdapter(Verifier)

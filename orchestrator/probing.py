@@ -12,7 +12,6 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,7 +23,8 @@ from orchestrator.asking import facts_of, passed, seed_for, verdict, with_verdic
 from orchestrator.config import Probe, SamplingConfig
 from orchestrator.handoff_config import Handoff
 from orchestrator.ports import Sampler, Scorer
-from orchestrator.probes.sequential import Plan, plan
+from orchestrator.probe_plans import plan_for
+from orchestrator.probes.sequential import Plan
 from orchestrator.probes.snapshot import Int64, SetName
 from policies.prompt import Prompt
 from policies.tokens import Tokenizer
@@ -191,16 +191,6 @@ def scaffolded(template: str, prompts: Sequence[Prompt], tokenizer: Tokenizer) -
     made = {one.id: context(template, one, facts_of(one, None), tokenizer) for one in prompts} if template else {}
     contexts = {name: found for name, found in made.items() if not isinstance(found, Unavailable)}
     return Scaffold([one for one in prompts if one.id in contexts], contexts)
-
-
-def plan_for(handoff: Handoff, verifier: AnyVerifier) -> Plan:
-    """When a prompt is done at the ends of stages; a verifier that compares a prompt's responses needs all at once."""
-    if not handoff.sequential or compares(verifier):
-        return Plan.fixed(handoff.probe_samples)
-    return _plan(handoff.probe_samples, handoff.epsilon, handoff.confidence)
-
-
-_plan = cache(plan)
 
 
 def number(one: Trajectory) -> int:
