@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from orchestrator.json_lines import plain
+from orchestrator.page.asking import ask, quoted
 from orchestrator.page.reading import Reading, stamp
 from orchestrator.page.series import listed
 from orchestrator.page.stages import trajectory_steps
-from orchestrator.page.trajectories import ask, quoted
 from orchestrator.report.origins import COLOURS
 from orchestrator.report.samples import tokenizer_of
 from policies.bad_input import BadInput

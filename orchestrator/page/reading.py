@@ -86,6 +86,11 @@ class Reading:
                 held = self.memo[name] = (depends, make())
             return held[1]
 
+    def holds(self, name: str, depends: object) -> bool:
+        """Whether `remembered` would not have to make the value."""
+        with self.lock:
+            return name in self.memo and self.memo[name][0] == depends
+
     def decision(self, step: int) -> Row | None:
         """The step's decision, read from its line; None where there is none, or it was just rewritten."""
         place = self.decisions.get(step)

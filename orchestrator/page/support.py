@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 import duckdb
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.json_lines import plain
+from orchestrator.page.asking import ask, quoted
 from orchestrator.page.handoffs import documents
 from orchestrator.page.reading import Reading, stamp
 from orchestrator.page.series import Float64, Int64, listed
@@ -128,52 +128,65 @@ def prompt(reading: Reading, prompt_id: str, *, name: str = "probe", step: int |
 
 def _probes(reading: Reading, level: tuple[float, float]) -> list[dict[str, Seen]]:
     """Each probe's sets, in the order of steps; a file is counted once. One that cannot be read is passed over."""
+    files = {step: reading.run.probe_file(step) for step in probe_steps(reading)}
+    depends = {step: (stamp(path), level) for step, path in files.items()}
+    fresh = [step for step in files if not reading.holds(_named(step), depends[step])]
+    counted = _counted([files[step] for step in fresh]) if fresh else {}
     found = []
-    for step in probe_steps(reading):
-        path = reading.run.probe_file(step)
-        depends = (stamp(path), level)
-        try:
-            found.append(reading.remembered(f"probe {step}", depends, lambda: _counted(path, step, level)))  # noqa: B023
-        except (OSError, ValueError, duckdb.Error):
-            continue
+    for step in files:
+        rows = counted.get(step, [])
+        if rows or step not in fresh:
+            found.append(reading.remembered(_named(step), depends[step], lambda: _sets(step, rows, level)))  # noqa: B023
     return found
 
 
-def _counted(path: Path, step: int, level: tuple[float, float]) -> dict[str, Seen]:
-    """Verdicts by prompt, without the texts."""
-    asked = ("stage", "set", "prompt_id", "family", "greedy", "passed", "tokens")
-    with pq.ParquetFile(path) as file:
-        table = file.read([key for key in asked if key in file.schema_arrow.names])
-    if "set" not in table.column_names:
-        table = table.append_column("set", pa.nulls(len(table), pa.string()))
-    with duckdb.connect(":memory:") as connection:
-        connection.register("rows", table.append_column("place", pa.array(range(len(table)), pa.int64())))
-        counted = connection.execute(
-            """SELECT coalesce("set", 'probe'), prompt_id, any_value(family), any_value(stage),
-                   count(*) FILTER (NOT greedy AND passed IS NOT NULL), count(*) FILTER (NOT greedy AND passed),
-                   max(passed::INT) FILTER (greedy), sum(tokens)
-               FROM rows GROUP BY 1, 2 ORDER BY min(place)"""
-        ).fetchall()
-    sets: dict[str, list[tuple[Any, ...]]] = {}
-    for row in counted:
-        sets.setdefault(row[0], []).append(row)
-    return {name: _seen(step, rows, level) for name, rows in sets.items()}
+def _named(step: int) -> str:
+    return f"probe {step}"
 
 
-def _seen(step: int, rows: Sequence[tuple[Any, ...]], level: tuple[float, float]) -> Seen:
-    _, prompts, families, stages, n, c, greedy, tokens = zip(*rows, strict=True)
-    counts = Counts(np.array(n, np.int64), np.array(c, np.int64))
+def _counted(files: Sequence[Path]) -> dict[int, list[Document]]:
+    """Step -> verdicts by set and prompt, without the texts; of all files at once, or one by one if one is damaged."""
+    try:
+        columns = pq.read_schema(files[0]).names
+        names = {"set": "coalesce(\"set\", 'probe')" if "set" in columns else "'probe'", "files": quoted(*files)}
+        found = ask(_COUNTS.format(**names))
+    except (OSError, ValueError, duckdb.Error):
+        return {} if len(files) == 1 else {step: rows for one in files for step, rows in _counted([one]).items()}
+    rows: dict[int, list[Document]] = {}
+    for one in found:
+        rows.setdefault(int(one["step"]), []).append(one)
+    return rows
+
+
+_COUNTS = """
+    SELECT step, {set} AS name, prompt_id, any_value(family) AS family, any_value(stage) AS stage,
+        count(*) FILTER (NOT greedy AND passed IS NOT NULL) AS n, count(*) FILTER (NOT greedy AND passed) AS c,
+        max(passed::INT) FILTER (greedy) AS greedy, sum(tokens) AS tokens
+    FROM read_parquet({files}, file_row_number = true, hive_partitioning = false, union_by_name = true)
+    GROUP BY ALL ORDER BY step, min(file_row_number)
+"""
+
+
+def _sets(step: int, rows: Sequence[Document], level: tuple[float, float]) -> dict[str, Seen]:
+    sets: dict[str, list[Document]] = {}
+    for row in rows:
+        sets.setdefault(row["name"], []).append(row)
+    return {name: _seen(step, found, level) for name, found in sets.items()}
+
+
+def _seen(step: int, rows: Sequence[Document], level: tuple[float, float]) -> Seen:
+    counts = Counts(np.array([row["n"] for row in rows], np.int64), np.array([row["c"] for row in rows], np.int64))
     state = shown(counts, *level).astype(np.int64)
     return Seen(
         step,
-        str(stages[0]),
-        tuple(map(str, prompts)),
-        tuple(str(one or "") for one in families),
+        str(rows[0]["stage"]),
+        tuple(str(row["prompt_id"]) for row in rows),
+        tuple(str(row["family"] or "") for row in rows),
         counts.n_P,
         counts.c_P,
-        np.array([np.nan if one is None else one for one in greedy], np.float64),
+        np.array([np.nan if row["greedy"] is None else row["greedy"] for row in rows], np.float64),
         np.where(state < 0, STATES.index("unsolved"), state),
-        int(sum(one or 0 for one in tokens)),
+        sum(int(row["tokens"] or 0) for row in rows),
     )
 
 

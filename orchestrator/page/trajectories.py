@@ -6,12 +6,12 @@ first, and no more than `MOST_FILES`; where to go on stands in its `next`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import duckdb
 
 from orchestrator.json_lines import plain
+from orchestrator.page.asking import ask, quoted
 from orchestrator.page.reading import Reading
 from orchestrator.page.stages import trajectory_steps
 from policies.bad_input import BadInput
@@ -184,21 +184,8 @@ class _Looking:
         return [_row(one) for one in ask(sql, self.wanted.condition()[1])]
 
     def _where(self, steps: Sequence[int]) -> str:
-        files = ", ".join(quoted(self.reading.run.trajectory_file(step)) for step in steps)
-        return f"FROM ({_ROWS.format(files=f'[{files}]')}) WHERE {self.wanted.condition()[0]}"
-
-
-def ask(sql: str, values: Sequence[Any] = ()) -> list[Document]:
-    """The rows of a SELECT, as maps; in a connection of its own, so that threads do not wait for each other."""
-    with duckdb.connect(":memory:", config={"threads": 2, "memory_limit": "2GB"}) as connection:
-        found = connection.execute(sql, list(values))
-        names = [column[0] for column in found.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-
-
-def quoted(path: Path) -> str:
-    """The path as a word of SQL."""
-    return "'" + str(path).replace("'", "''") + "'"
+        files = quoted(*(self.reading.run.trajectory_file(step) for step in steps))
+        return f"FROM ({_ROWS.format(files=files)}) WHERE {self.wanted.condition()[0]}"
 
 
 def _order(sort: Sort) -> str:
