@@ -23,13 +23,11 @@ SCRIPTS = (
     *("view_reader.js", "view_curves.js", "view_runs.js", "start.js", "plotly.js"),
 )
 """In the order in which they run; plotly's own is the last, for the page is there before it."""
-PARTS = (
-    "default-src 'none'; {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; {connect}; "
-    "base-uri 'none'; form-action 'none'{more}"
+POLICY = (
+    "default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; connect-src 'none'; "
+    "base-uri 'none'; form-action 'none'"
 )
-"""plotly writes styles into the page; scripts are the page's own files and nothing else."""
-SERVED_POLICY = PARTS.format(scripts="script-src 'self'", connect="connect-src 'self'", more="; frame-ancestors 'none'")
-"""Content-Security-Policy of the page that the server hands out."""
+"""Content-Security-Policy of the file: plotly writes styles into it; scripts are those that it was written with."""
 
 
 def files() -> dict[str, tuple[bytes, str]]:
@@ -38,15 +36,15 @@ def files() -> dict[str, tuple[bytes, str]]:
     return {name: (_text(name).encode(), kinds[Path(name).suffix]) for name in (*STYLES, *SCRIPTS)}
 
 
-def shell(name: str = "braid") -> str:
-    """The page without data: it asks `api/` for them. Its scripts and styles are `assets/NAME`, see `files`."""
-    return _rendered(name, "server", [], policy="", written="")
+def shell(nonce: str = "") -> str:
+    """The page without data: it asks `api/` for them. Its scripts and styles are `assets/NAME`, see `files`; the nonce
+    is for styles that charts add."""
+    return _rendered("braid", "server", [], nonce=nonce)
 
 
 def whole(name: str, documents: Mapping[str, Any], written: str) -> str:
     """The page with its data in it: one file that asks nobody for anything. `documents`: JSON values by name."""
-    hashes = " ".join(f"'sha256-{_sha256(_text(script))}'" for script in SCRIPTS)
-    policy = PARTS.format(scripts=f"script-src {hashes}", connect="connect-src 'none'", more="")
+    policy = POLICY.format(hashes=" ".join(f"'sha256-{_sha256(_text(script))}'" for script in SCRIPTS))
     told = [{"name": key, "text": embedded(value)} for key, value in documents.items()]
     return _rendered(name, "file", told, policy=policy, written=written)
 
@@ -57,20 +55,38 @@ def embedded(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _rendered(name: str, source: str, documents: Sequence[Mapping[str, Any]], *, policy: str, written: str) -> str:
-    inner = source == "file"
+def _rendered(
+    name: str,
+    source: str,
+    documents: Sequence[Mapping[str, Any]],
+    *,
+    policy: str = "",
+    written: str = "",
+    nonce: str = "",
+) -> str:
+    def told(names: Sequence[str]) -> list[dict[str, Any]]:
+        return [
+            {"name": one, "text": Markup(_text(one)) if source == "file" else "", "tag": _tag(one)} for one in names
+        ]
+
+    colours = {"origins": {o.name.lower(): [COLOURS[o], ON_TERMINAL[o]] for o in Origin}, "darker": dict(ON_DARK)}
     return _template().render(
         name=name,
         source=source,
         policy=policy,
         written=written,
+        nonce=nonce,
         documents=documents,
-        colours=embedded(
-            {"origins": {o.name.lower(): [COLOURS[o], ON_TERMINAL[o]] for o in Origin}, "darker": dict(ON_DARK)}
-        ),
-        styles=[{"name": one, "text": Markup(_text(one)) if inner else ""} for one in STYLES],
-        scripts=[{"name": one, "text": Markup(_text(one)) if inner else ""} for one in SCRIPTS],
+        colours=embedded(colours),
+        styles=told(STYLES),
+        scripts=told(SCRIPTS),
     )
+
+
+@cache
+def _tag(name: str) -> str:
+    """Changes when the file does, so that a browser may keep it for good."""
+    return hashlib.sha256(_text(name).encode()).hexdigest()[:32]
 
 
 @cache

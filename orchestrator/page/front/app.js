@@ -37,7 +37,8 @@
   // ---------------------------------------------------------------- what is drawn
 
   /* Something that failed, or is not there yet: what, why, and what to do. */
-  const wrong = (failed) => h("div", { class: "said wrong", role: "alert" },
+  const wrong = (failed) => (braid.inline ? missing(`${failed.what || "This"} is not in this file`, `${failed.said || failed.message}. ${failed.fix || ""}`) : refused(failed));
+  const refused = (failed) => h("div", { class: "said wrong", role: "alert" },
     h("h3", {}, `${failed.what || "This view"} could not be shown`), h("p", {}, failed.said || failed.message), failed.fix ? h("p", { class: "dim" }, failed.fix) : null,
     h("p", {}, h("button", { class: "button", type: "button", on: { click: () => { braid.forget(); show(); } } }, "Try again")));
 

@@ -15,7 +15,7 @@
   function recoloured(value, name = "") {
     if (Array.isArray(value)) return name === "color" || name === "colors" ? value.map(hue) : value;
     if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, recoloured(inner, key)]));
-    return /color$/.test(name) ? hue(value) : value;
+    return /color$/.test(name) ? (value === "#000000" ? style("--ground") : hue(value)) : value;
   }
 
   /* Names come from pipelines and models: none of plotly's tags are obeyed in them. */
@@ -73,19 +73,28 @@
         h("tbody", {}, rows.map((at) => h("tr", {}, h("th", { scope: "row" }, typeof at === "number" ? told(at) : at), maps.map((map) => h("td", { class: "n" }, map.has(at) ? told(map.get(at)) : braid.UNKNOWN)))))));
   }
 
+  /* The figures of a chart behind a summary, made when it is opened. */
+  const tables = { name: "table", tag: "details", mount(node, first) {
+    let props = first;
+    const fill = () => { node.querySelector(".scroll")?.remove(); if (node.open) node.append(table(props.figure)); };
+    node.append(h("summary", {}, "Table of the figures"));
+    node.addEventListener("toggle", fill);
+    return (fresh) => { props = fresh; fill(); };
+  } };
+  const figureTable = (figure, key) => braid.part(tables, { figure }, { class: "figures-of", key: `table ${key}` });
+
   braid.kinds.chart = {
     name: "chart",
     tag: "figure",
     mount(node, first) {
       let props = first, text = JSON.stringify(first.figure), drawn = false;
       const plot = h("div", { class: "plot waiting", role: "img", "aria-label": spoken(props.title, props.figure), style: { "--tall": `${props.height || props.figure.layout?.height || 280}px` } });
-      const more = h("details", {}, h("summary", {}, "Table of the figures"));
-      more.addEventListener("toggle", () => { if (more.open) fill(); });
-      const fill = () => { more.querySelector(".scroll")?.remove(); more.append(table(props.figure)); };
+      const more = figureTable(props.figure, props.title);
       const caption = h("figcaption", {});
       const titled = () => draw(caption, [props.title ? h("h3", {}, props.title) : null, props.note === undefined ? null : h("p", {}, props.note)]);
       titled();
       node.append(caption, plot, props.table === false ? "" : more);
+      braid.settle(more);
       const paint = () => {
         if (!drawn || !window.Plotly) return;
         const { data, layout } = dressed(props.figure, props.height);
@@ -107,7 +116,7 @@
         titled();
         if (text === before) return;
         plot.setAttribute("aria-label", spoken(props.title, props.figure));
-        if (more.open) fill();
+        more.held.update?.({ figure: props.figure });
         paint();
       };
     },
@@ -140,5 +149,5 @@
     const wait = () => (window.Plotly ? done(window.Plotly) : setTimeout(wait, 30));
     wait();
   });
-  Object.assign(braid, { chart, repaint, frame, bands, hue, dark });
+  Object.assign(braid, { chart, figureTable, repaint, frame, bands, hue, dark });
 }

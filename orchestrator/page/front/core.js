@@ -61,7 +61,8 @@ const braid = { views: [], kinds: {} };
     const found = [...root.querySelectorAll("[data-part]")];
     if (root.held) found.unshift(root);
     for (const node of found) {
-      if (!node.held || node.held.update) continue;
+      if (!node.held || node.held.mounted) continue;
+      node.held.mounted = true;
       node.held.update = node.held.kind.mount(node, node.held.props) || (() => {});
     }
   }

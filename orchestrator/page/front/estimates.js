@@ -5,15 +5,18 @@
   const SIGNS = { held: "✓", broken: "✗", undecided: "?", unmeasured: "–" };
   const RATES = /rate|share|pass|retain|accuracy|agreement|srr|ndr|sds|nscr|gain|total|expansion|reshaping|attrition|outside|gap|support|scaffold|guard|forgotten|reach|before|after|change|available|first_choice|survives|lost|gained/;
 
-  const words = (key) => String(key).replaceAll("_", " ");
+  const NAMES = { srr: "kept of what was solved (SRR)", ndr: "new among what is solved (NDR)", sds: "both at once (SDS)", nscr: "net change (NSCR)", kl: "KL, nats a token", rate: "share of the gain that stands", since_start: "since the run's start", since_before: "since the stage's start" };
+  const words = (key) => NAMES[key] ?? String(key).replaceAll("_", " ");
   const isEstimate = (value) => value !== null && typeof value === "object" && "value" in value && "low" in value && "high" in value;
-  const as = (key) => (RATES.test(key) && !/nats|kl|logp|log_|ratio|seconds|tokens|flops|cost|price|drift|portability/.test(key) ? percent : figure);
+  const OTHERS = /nats|(^|_)kl|logp|log_|ratio|seconds|tokens|flops|cost|price|drift|^portability$|entropy|distinct|richness|from_before|to_after|per_token|after_own|before_own|rollouts/;
+  const as = (key) => (RATES.test(key) && !OTHERS.test(key) ? percent : figure);
 
   /* Every estimate and figure below a value, with the words that lead to it. */
   function estimates(value, path = []) {
     if (isEstimate(value)) return [[path, value]];
-    if (typeof value === "number") return [[path, value]];
-    if (value === null || typeof value !== "object" || Array.isArray(value)) return [];
+    if (typeof value === "number" || typeof value === "boolean") return [[path, value]];
+    if (Array.isArray(value)) return value.flatMap((inner, at) => (inner && typeof inner === "object" ? estimates(inner, [...path, String(inner.stage ?? inner.family ?? inner.name ?? inner.step ?? at + 1)]) : []));
+    if (value === null || typeof value !== "object") return [];
     return Object.entries(value).flatMap(([key, inner]) => estimates(inner, [...path, key]));
   }
 
@@ -21,6 +24,8 @@
   function estimate(value, key = "") {
     const how = as(key);
     if (value === null || value === undefined) return UNKNOWN;
+    if (typeof value === "boolean") return value ? "yes" : "no";
+    if (Number.isInteger(value) && value > 1) return figure(value);
     return isEstimate(value) ? interval(value, how) : how(value);
   }
 
@@ -41,7 +46,7 @@
 
   function evidence(list) {
     if (!list?.length) return h("p", { class: "small dim" }, "nothing");
-    return h("ul", { class: "plain small" }, list.map((one) => h("li", {}, words(one.evidence ?? one.name ?? braid.brief(one)), one.value !== undefined && one.value !== null ? h("span", { class: "dim" }, ` ${typeof one.value === "object" && !isEstimate(one.value) ? braid.brief(one.value) : estimate(one.value, String(one.evidence))}`) : null)));
+    return h("ul", { class: "bare small" }, list.map((one) => h("li", {}, words(one.evidence ?? one.name ?? braid.brief(one)), one.value !== undefined && one.value !== null ? h("span", { class: "dim" }, ` ${typeof one.value === "object" && !isEstimate(one.value) ? braid.brief(one.value) : estimate(one.value, String(one.evidence))}`) : null)));
   }
 
   const verdict = (state) => h("span", { class: `chip ${state}` }, h("span", { "aria-hidden": "true" }, SIGNS[state] ?? "·"), state);
@@ -55,7 +60,7 @@
   }
 
   const bound = (term) => {
-    if (term.bound && typeof term.bound === "object") return Object.entries(term.bound).map(([key, value]) => `${words(key)} ${figure(value)}`).join(", ");
+    if (term.bound && typeof term.bound === "object") return Object.entries(term.bound).map(([key, value]) => `${words(key)} ${as(term.figure)(value)}`).join(", ");
     return term.limit === undefined ? String(term.bound ?? UNKNOWN) : `${words(term.bound)} ${as(term.figure)(term.limit)}`;
   };
 

@@ -20,7 +20,10 @@
     }));
     if (tokens && !few) data.unshift({ type: "scatter", mode: "lines", x: middle, y: doc.tokens.map((count) => -(count || 0) / 2), stackgroup: "braid", line: { width: 0 }, fillcolor: "rgba(0,0,0,0)", hoverinfo: "skip", showlegend: false });
     if (reasons) data.push({ type: "scatter", mode: "markers", name: "why", x: reasons.until, y: reasons.until.map(() => (tokens ? 0 : 0.5)), text: reasons.reasons.map((one) => wrapped(one) || "no reason was given"), hovertemplate: "%{text}<extra></extra>", marker: { size: 1, opacity: 0 }, showlegend: false });
-    const layout = { ...bands(doc.stages), barmode: "stack", margin: { l: 52, r: 14, t: 28, b: 34 }, xaxis: { title: { text: "" }, automargin: false, zeroline: false, showgrid: false }, yaxis: tokens ? { title: { text: "trained tokens" }, automargin: false, showticklabels: false, zeroline: false, showgrid: false } : { range: [0, 1], tickformat: ".0%", automargin: false, showgrid: false } };
+    const edges = doc.stages.slice(1).map((one) => ({ type: "line", xref: "x", yref: "paper", layer: "above", x0: one.first - 0.5, x1: one.first - 0.5, y0: 0, y1: 1, line: { width: 1.5, dash: "3px,3px", color: "#000000" } }));
+    const names = bands(doc.stages).annotations.map((one) => ({ ...one, y: 1, yanchor: "bottom", opacity: 1 }));
+    const range = few ? undefined : [doc.steps[0] - 0.5, doc.until.at(-1) + 0.5];
+    const layout = { shapes: edges, annotations: names, barmode: "stack", margin: { l: 52, r: 14, t: 46, b: 24 }, legend: { orientation: "h", y: 1.07, yanchor: "bottom", x: 0, traceorder: "normal" }, xaxis: { title: { text: "" }, automargin: false, zeroline: false, showgrid: false, range }, yaxis: tokens ? { title: { text: "trained tokens" }, automargin: false, showticklabels: false, zeroline: false, showgrid: false } : { range: [0, 1], tickformat: ".0%", automargin: false, showgrid: false } };
     return frame(data, layout);
   }
 
@@ -134,7 +137,7 @@
       const measured = after && after.step >= one.first ? after : null;
       const end = ends.get(one.name);
       return h("tr", { key: one.name },
-        h("th", { scope: "row" }, one.name, one.recipe ? h("div", { class: "small dim" }, one.recipe) : null),
+        h("th", { scope: "row" }, one.name, one.recipe ? h("div", { class: "small dim light" }, one.recipe) : null),
         h("td", { class: "n" }, `${told(one.done)}${one.planned ? ` of ${told(one.planned)}` : ""}`),
         h("td", { class: "n" }, before ? interval(before.greedy, percent) : braid.UNKNOWN),
         h("td", { class: "n" }, measured ? interval(measured.greedy, percent) : braid.UNKNOWN),
@@ -160,7 +163,7 @@
     if (!run.failures?.length) return null;
     const newest = run.failures.slice(-3).reverse();
     return h("section", { class: "block", key: "failures" }, h("header", {}, h("h3", {}, "What went wrong, newest first")),
-      h("ul", { class: "plain" }, newest.map((one) => h("li", {}, h("span", { class: "strong" }, one.kind.replaceAll("_", " ")), ` at step ${one.step ?? braid.UNKNOWN}`, one.told ? `: ${one.told.slice(0, 240)}` : ""))),
+      h("ul", { class: "bare" }, newest.map((one) => h("li", {}, h("span", { class: "strong" }, one.kind.replaceAll("_", " ")), ` at step ${one.step ?? braid.UNKNOWN}`, one.told ? `: ${one.told.slice(0, 240)}` : ""))),
       h("p", { class: "small" }, h("a", { href: braid.address("record", {}) }, "All events")));
   }
 
@@ -170,17 +173,20 @@
     if (docs.run instanceof Error) return braid.wrong(docs.run);
     const by = params.by === "strands" ? "strands" : "origins", size = params.size === "tokens" ? "tokens" : "share";
     const plot = () => document.querySelector(".braid .js-plotly-plot");
-    const parts = [tiles(docs.run, docs.curves), failures(docs.run)];
+    const parts = [tiles(docs.run, docs.curves)];
     if (!(docs.braid instanceof Error) && !docs.braid.steps.length) {
       return [parts, h("section", { class: "block" }, missing("No step is done yet.", "The braid is drawn from the ledger's metrics; its first line is written when the first step ends."))];
     }
-    parts.push(having(docs.braid, (doc) => h("section", { class: "block braid" },
+    parts.push(having(docs.braid, (doc) => {
+      const figure = stream(doc, by === "strands", size === "tokens", docs.decided instanceof Error || !docs.decided.until.length ? null : docs.decided);
+      return h("section", { class: "block braid" },
       h("div", { class: "bar-of-tools" }, choice("ribbons", by, [["origins", "writers"], ["strands", "strands"]], (key) => go({ by: key }, { replace: true })), choice("thickness", size, [["share", "share of tokens"], ["tokens", "tokens"]], (key) => go({ size: key }, { replace: true }))),
-      chart({ key: "stream", title: "", height: innerWidth < 600 ? 240 : 320, figure: stream(doc, by === "strands", size === "tokens", docs.decided instanceof Error || !docs.decided.until.length ? null : docs.decided), drawn: tied }),
+      chart({ key: "stream", title: "", table: false, height: innerWidth < 600 ? 260 : 330, figure, drawn: tied }),
       having(docs.decided, (decided) => (decided.until.length
         ? braid.part(strip, { marks: marksOf(decided), stages: doc.stages, plot }, { class: "decisions" })
         : h("p", { class: "small dim" }, "No control decides in this run: each step did what the pipeline says."))),
-      doc.exact ? null : h("p", { class: "small dim" }, `Each point holds ${told(Math.round((doc.last - doc.first + 1) / doc.steps.length))} neighbouring steps.`))));
+      braid.figureTable(figure, "stream"), doc.exact ? null : h("p", { class: "small dim" }, `Each point holds ${told(Math.round((doc.last - doc.first + 1) / doc.steps.length))} neighbouring steps.`));
+    }), failures(docs.run));
     parts.push(h("section", { class: "block" }, h("header", {}, h("h3", {}, "Stages"), h("p", {}, "Greedy accuracy on held-out prompts with its 95 % interval, who wrote the trained tokens, and what the stage did.")),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Stages" }, h("table", {},
         h("thead", {}, h("tr", {}, ["stage", "steps", "accuracy before", "accuracy after", "trained tokens from", "role", "contract"].map((name, at) => h("th", { scope: "col", class: at > 0 && at < 4 ? "n" : "" }, name)))),

@@ -18,25 +18,26 @@
 
   const slug = (stage) => `stage-${encodeURIComponent(stage)}`;
 
-  async function copied(text) {
+  async function copied(text, id) {
     try {
       await navigator.clipboard.writeText(text);
       braid.toast("Copied");
     } catch {
-      const field = document.getElementById("recommended");
+      const field = document.getElementById(id);
       getSelection().selectAllChildren(field);
       braid.toast("Selected: copy it with your keyboard");
     }
   }
 
   function recommended(found, id) {
-    const file = typeof found?.file === "string" ? found.file : found?.file ? JSON.stringify(found.file, null, 2) : "";
-    if (!file) return null;
-    return h("details", { open: true, key: `recommended-${id}` }, h("summary", { class: "strong" }, "The pipeline that is recommended"),
+    if (!found) return null;
+    const file = found.text ?? (found.file?.includes?.("\n") ? found.file : "");
+    if (!file && !found.told && !found.choices?.length) return null;
+    return h("details", { open: true, key: `recommended-${id}` }, h("summary", { class: "strong" }, "The pipeline that is recommended"), found.told ? h("p", {}, found.told) : null,
       found.choices?.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Choices and their reasons" }, h("table", {},
         h("thead", {}, h("tr", {}, ["choice", "value", "why"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, found.choices.map((one) => h("tr", {}, h("th", { scope: "row", class: "mono" }, one.key), h("td", { class: "mono text" }, typeof one.value === "string" ? one.value : JSON.stringify(one.value)), h("td", { class: "text" }, one.reason)))))) : null,
-      h("div", { class: "code panel" }, h("button", { class: "button", type: "button", on: { click: () => copied(file) } }, "Copy"), h("pre", { id: "recommended", tabindex: "0", role: "region", "aria-label": "Pipeline file" }, file)));
+      !file ? h("p", { class: "small dim" }, found.file ? `It stands in ${found.file}.` : "No pipeline follows from this.") : h("div", { class: "code panel" }, h("button", { class: "button", type: "button", on: { click: () => copied(file, `recommended-${id}`) } }, "Copy"), h("pre", { id: `recommended-${id}`, tabindex: "0", role: "region", "aria-label": "Pipeline file" }, file)));
   }
 
   function diagnosis(one) {
@@ -57,9 +58,9 @@
     return h("section", { class: "block panel stage", key: one.stage, id: slug(one.stage), tabindex: "-1", "aria-label": `Stage ${one.stage}` },
       h("header", {}, h("h3", {}, one.stage, " ", role(one.role)), h("p", {}, [one.measured ? `measured at steps ${one.measured.before} and ${one.measured.after}` : "", labels ? `recipe says: ${labels}` : ""].filter(Boolean).join("; "))),
       h("div", { class: "columns" },
-        h("div", {}, h("h4", {}, "Contract"), terms(one),
-          h("div", { class: "sides" }, h("div", {}, h("h4", {}, "Speaks for the role"), evidence(one.role?.for)), h("div", {}, h("h4", {}, "Speaks against"), evidence(one.role?.against)))),
-        h("div", {}, gain ?? h("p", { class: "small dim" }, "Where the gain comes from was not measured."))),
+        h("div", {}, gain ?? h("p", { class: "small dim" }, "Where the gain comes from was not measured.")),
+        h("div", { class: "sides" }, h("div", {}, h("h4", {}, "Speaks for the role"), evidence(one.role?.for)), h("div", {}, h("h4", {}, "Speaks against"), evidence(one.role?.against)))),
+      h("div", { class: "sub" }, h("h4", {}, "Contract"), terms(one)),
       h("div", { class: "columns" }, estimateTable(one.rates, "Support, rates over prompts"), ...["retention", "portability", "scaffold", "fidelity", "forgetting"].map((key) => estimateTable(one.handoff?.[key], words(key)))),
       diagnosis(one));
   }

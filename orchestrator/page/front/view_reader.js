@@ -32,7 +32,7 @@
       set.length ? h("button", { class: "button", type: "button", on: { click: () => filter(Object.fromEntries(set.map((name) => [name, ""]))) } }, "Clear") : null);
   }
 
-  const pick = (step, row) => go({ step, row }, { replace: Boolean(braid.place().params.step) });
+  const pick = (step, row, replace = Boolean(braid.place().params.step)) => go({ step, row }, { replace });
 
   function item(one, params) {
     const here = String(one.step) === params.step && String(one.row) === params.row;
@@ -48,7 +48,7 @@
     const none = doc.next ? "None among the steps that were looked through." : "No trajectory is like this. Widen or clear the filters.";
     return h("nav", { class: "list", "aria-label": "Trajectories" },
       h("p", { class: "small dim" }, doc.total !== null && doc.total !== undefined ? `${braid.plural(doc.total, "trajectory", "trajectories")} of step ${params.at}` : doc.looked ? `steps ${doc.looked[0]} to ${doc.looked[1]}${doc.steps ? ` of ${doc.steps[0]} to ${doc.steps[1]}` : ""}, newest first` : "", doc.unread?.length ? `; not readable: step ${doc.unread.join(", ")}` : ""),
-      doc.rows.length ? h("ol", { class: "plain items" }, doc.rows.map((one) => item(one, params))) : h("p", {}, none),
+      doc.rows.length ? h("ol", { class: "bare items" }, doc.rows.map((one) => item(one, params))) : h("p", {}, none),
       h("p", {}, params.before || params.offset ? h("button", { class: "button", type: "button", on: { click: () => filter({}) } }, "Newest") : null, " ",
         doc.next ? h("button", { class: "button", type: "button", on: { click: () => go({ before: doc.next.before ?? "", offset: doc.next.offset || "" }) } }, "Further") : null));
   }
@@ -57,7 +57,7 @@
 
   function scores(doc) {
     if (!doc.scores?.length) return null;
-    return h("section", { class: "sub" }, h("h4", {}, "What was said of it"), h("ul", { class: "plain" }, doc.scores.map((one) => {
+    return h("section", { class: "sub" }, h("h4", {}, "What was said of it"), h("ul", { class: "bare" }, doc.scores.map((one) => {
       const [state, sign] = passed(one);
       const span = known(one.start) && known(one.end);
       return h("li", { class: "score" }, h("span", { class: `chip ${one.status === "ok" ? state : "unmeasured"}` }, `${sign} ${one.name} ${one.status === "ok" ? told(one.value) : one.status}`),
@@ -71,8 +71,14 @@
     return h("section", { class: "sub" }, h("h4", {}, "Its group"), h("p", { class: "group" }, doc.group.map((one) => h("a", { class: "chip plain", href: braid.address("reader", { ...params, step: doc.step, row: one.row }), "aria-current": one.row === doc.row ? "true" : null, on: { click: (event) => { event.preventDefault(); pick(doc.step, one.row); } } }, `${one.strand} ${known(one.reward) ? told(one.reward) : "?"}`))));
   }
 
+  function written(doc) {
+    const counts = new Map();
+    for (const at of doc.tokens.origins) counts.set(at, (counts.get(at) ?? 0) + 1);
+    return [...counts].map(([at, count]) => `${doc.origin_names[at]} ${told(count)}`).join(", ") || UNKNOWN;
+  }
+
   function facts(doc) {
-    const rows = [["prompt", doc.prompt_id], ["strand", doc.strand], ["written by", `${doc.producer} of ${doc.model}${doc.version >= 0 ? `, version ${doc.version}` : ""}`], ["reward", known(doc.reward) ? told(doc.reward) : doc.status ?? UNKNOWN], ["advantage", told(doc.advantage)], ["length", `${braid.plural(doc.length, "token")}, ${words(doc.finish_reason)}`], ["origins", Object.entries(doc.origins ?? {}).map(([name, count]) => `${name} ${told(count)}`).join(", ")]];
+    const rows = [["prompt", doc.prompt_id], ["strand", doc.strand], ["written by", `${doc.producer} of ${doc.model}${doc.version >= 0 ? `, version ${doc.version}` : ""}`], ["reward", known(doc.reward) ? told(doc.reward) : doc.status ?? UNKNOWN], ["advantage", told(doc.advantage)], ["length", `${braid.plural(doc.length, "token")}, ${words(doc.finish_reason)}`], ["tokens by", written(doc)]];
     return h("dl", { class: "facts-of" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
 
@@ -104,6 +110,7 @@
     if (docs.run instanceof Error) return braid.wrong(docs.run);
     list = docs.list instanceof Error ? null : docs.list;
     open = docs.one && !(docs.one instanceof Error) ? docs.one : null;
+    if (!docs.one && list?.rows.length && innerWidth > 900) queueMicrotask(() => pick(list.rows[0].step, list.rows[0].row, true));
     return [
       h("details", { class: "filters", open: innerWidth > 900, key: "filters" }, h("summary", { class: "small strong" }, "Filters and order"), filters(docs.run, params)),
       h("div", { class: `reader${docs.one ? " opened" : ""}` },

@@ -31,7 +31,7 @@
         const rate = prompt.rate?.[checkpoint];
         const state = prompt.state?.[checkpoint] ?? "none";
         const here = index === row && checkpoint === column;
-        return h("span", { class: `cell ${state}${known(rate) && rate > 0.55 ? " full" : ""}${here ? " here" : ""}`, role: "gridcell", id: `cell-${index}-${checkpoint}`, "aria-label": seen(prompt, checkpoint, props.doc.checkpoints), "aria-colindex": checkpoint + 3, "data-row": index, "data-column": checkpoint, style: { "--rate": known(rate) ? `${(100 * rate).toFixed(0)}%` : "0%" } }, known(rate) ? String(Math.round(100 * rate)) : "·");
+        return h("span", { class: `cell ${state}${known(rate) && rate > (braid.dark() ? 0.67 : 0.78) ? " full" : ""}${here ? " here" : ""}`, role: "gridcell", id: `cell-${index}-${checkpoint}`, "aria-label": seen(prompt, checkpoint, props.doc.checkpoints), "aria-colindex": checkpoint + 3, "data-row": index, "data-column": checkpoint, style: { "--rate": known(rate) ? `${(100 * rate).toFixed(0)}%` : "0%" } }, known(rate) ? String(Math.round(100 * rate)) : "·");
       }
 
       function line(prompt, index) {
@@ -139,7 +139,7 @@
       doc.text ? [h("h4", {}, "Prompt"), h("pre", { class: "quoted", dir: "auto" }, doc.text.slice(0, 6000))] : h("p", { class: "small dim" }, "The prompt's text is in no file of this run."),
       doc.reference ? [h("h4", {}, "Reference"), h("pre", { class: "quoted", dir: "auto" }, String(doc.reference).slice(0, 2000))] : null,
       h("h4", {}, "Responses"),
-      doc.responses.length ? h("ol", { class: "plain answers" }, doc.responses.map((one) => h("li", {}, h("div", { class: "small" }, mark(one), one.sound === true ? " steps approved" : one.sound === false ? " steps not approved" : "", h("span", { class: "dim" }, ` ${one.greedy ? "greedy" : `draw ${one.draw}`} · ${told(one.tokens)} tokens${one.answer !== null && one.answer !== undefined ? ` · answers ${String(one.answer).slice(0, 60)}` : ""}`)), h("pre", { class: "quoted", dir: "auto" }, one.text.length > 4000 ? `${one.text.slice(0, 4000)}… (${one.text.length} characters)` : one.text)))) : h("p", { class: "small dim" }, "No responses of this step."));
+      doc.responses.length ? h("ol", { class: "bare answers" }, doc.responses.map((one) => h("li", {}, h("div", { class: "small" }, mark(one), one.sound === true ? " steps approved" : one.sound === false ? " steps not approved" : "", h("span", { class: "dim" }, ` ${one.greedy ? "greedy" : `draw ${one.draw}`} · ${told(one.tokens)} tokens${one.answer !== null && one.answer !== undefined ? ` · answers ${String(one.answer).slice(0, 60)}` : ""}`)), h("pre", { class: "quoted", dir: "auto" }, one.text.length > 4000 ? `${one.text.slice(0, 4000)}… (${one.text.length} characters)` : one.text)))) : h("p", { class: "small dim" }, "No responses of this step."));
   }
 
   function close() {
@@ -169,9 +169,9 @@
           (doc.sets?.length ?? 0) > 1 ? pick("prompts", "set", doc.set, doc.sets.map((one) => [one, one])) : null,
           braid.inline || steps.length < 2 ? null : [pick("from", "before", doc.before, steps), pick("to", "after", doc.after, steps)]),
         legend(),
-        doc.total ? braid.part(map, { doc, query, first: index(doc.before), last: index(doc.after), open: (id, step) => { go({ prompt: id, step }, { replace: true }); waitFor("responses"); } }, { class: "map panel", key: "map" }) : missing("No prompt has these characters.", "Search by a part of a prompt's name or of its family."),
+        h("div", { class: "beside" }, doc.total ? braid.part(map, { doc, query, first: index(doc.before), last: index(doc.after), open: (id, step) => { go({ prompt: id, step }, { replace: true }); waitFor("responses"); } }, { class: "map panel", key: "map" }) : missing("No prompt has these characters.", "Search by a part of a prompt's name or of its family."),
+        docs.prompt ? having(docs.prompt, (one) => responses(one, params)) : null),
         h("p", { class: "small dim" }, `Solved: the pass rate is shown to be at least ${told(doc.epsilon)} at ${percent(doc.confidence, 0)} confidence; changes between steps ${doc.before ?? UNKNOWN} and ${doc.after ?? UNKNOWN} are corrected for the number of prompts. Arrow keys move; Enter shows a prompt's responses.`),
-        docs.prompt ? having(docs.prompt, (one) => responses(one, params)) : null,
       ];
     });
   }
