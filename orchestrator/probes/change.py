@@ -1,48 +1,67 @@
 """What changed between two checkpoints: the handoff's `change`, a function of two snapshots and plain facts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from orchestrator.probes import clusters, divergence, gain, reach, role, scores
+from orchestrator.probes import clusters, curves, divergence, gain, reach, role, scores
 from orchestrator.probes.clusters import Terms
 from orchestrator.probes.gain import Gain
 from orchestrator.probes.intervals import UNKNOWN, Interval
 from orchestrator.probes.role import Distance, Evidence, Facts, Scaffold
 from orchestrator.probes.scores import Pair
+from orchestrator.probes.sequential import Plan, counts, matched
 from orchestrator.probes.snapshot import Sampled, Scored, SetName, Snapshot, Who
 
 PASS_AT = 8
-"""Besides pass@1, the k whose gain is divided: what a few tries reach."""
+"""Besides pass@1, the largest k whose gain is divided: what a few tries reach."""
 
 NOTHING = Sampled((), (), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), (), ())
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How the snapshots are read."""
+
+    epsilon: float
+    confidence: float
+    plan: Plan | None = None
+    """What ended the draws."""
+
+
 def document(
-    before: Snapshot, after: Snapshot, *, epsilon: float, confidence: float, facts: Facts | None = None
+    before: Snapshot,
+    after: Snapshot,
+    *,
+    epsilon: float,
+    confidence: float,
+    facts: Facts | None = None,
+    plan: Plan | None = None,
 ) -> dict[str, Any]:
     """What the stage between two snapshots changed. Intervals are {"value", "low", "high"}; NaN is unknown.
 
+    `plan` is what ended the draws at both checkpoints, `facts` where the stage's data came from.
+
     reach: `reach.document` of the bank, null without one. divergence: `divergence.document`. gain: {"k", "prompts",
     "total", "expansion", "reshaping", "attrition", "outside", "expansion_share", "reshaping_share": Interval, ..}: of
-    pass@1; the four parts sum to the total. gain_at_k: the same of pass@8, null where fewer were drawn. role:
-    `role.document`. distance: {"teacher_kl", "teacher_choice": {"before", "after", "change", ..}, "scaffold":
+    pass@1; the four parts sum to the total. gain_at_k: the same of a larger k, at most 8, null where the draws tell none.
+    role: `role.document`. distance: {"teacher_kl", "teacher_choice": {"before", "after", "change", ..}, "scaffold":
     {"before", "after", "closed", ..}: Interval}: how far the policy is from what it may take over.
 
     Parts that were not measured are null or NaN; nothing is needed but the two snapshots.
     """
-    bank = _bank(before, after)
-    found = evidence(before, after, bank, (epsilon, confidence), facts or Facts())
+    asked, bank = Asked(epsilon, confidence, plan), paired_bank(before, after)
+    found = evidence(before, after, asked, facts or Facts())
     reached = reach.document(bank, epsilon=epsilon, confidence=confidence)
     told = divergence.document(after.scored, confidence=confidence)
-    more = _gain(before, after, bank, (epsilon, confidence), PASS_AT)
+    more = _gain(before, after, bank, asked)
     return {
         "reach": reached,
         "divergence": told,
         "gain": asdict(found.gain),
-        "gain_at_k": asdict(more) if more.prompts else None,
+        "gain_at_k": asdict(more) if more.k > 1 else None,
         "role": role.document(role.named(found)),
         "distance": {
             "teacher_kl": asdict(found.teacher_kl),
@@ -52,11 +71,9 @@ def document(
     }
 
 
-def evidence(
-    before: Snapshot, after: Snapshot, bank: Sequence[Pair], asked: tuple[float, float], facts: Facts
-) -> Evidence:
-    """What the role is read from; `asked` is (epsilon, confidence)."""
-    epsilon, confidence = asked
+def evidence(before: Snapshot, after: Snapshot, asked: Asked, facts: Facts) -> Evidence:
+    """What the role is read from."""
+    epsilon, confidence, bank = asked.epsilon, asked.confidence, paired_bank(before, after)
     drift = divergence.divergence(scores.paired(after.scored, "after", "after", "before"), confidence)
     opened, closed, reached = _availability(bank, epsilon, confidence)
     return Evidence(
@@ -64,7 +81,7 @@ def evidence(
         facts,
         _distance(after.scored, divergence.apart, confidence),
         _distance(after.scored, _other_choices, confidence),
-        _scaffold(before, after, confidence),
+        _scaffold(before, after, asked),
         drift.per_token,
         reached,
         opened,
@@ -72,7 +89,7 @@ def evidence(
     )
 
 
-def _bank(before: Snapshot, after: Snapshot) -> list[Pair]:
+def paired_bank(before: Snapshot, after: Snapshot) -> list[Pair]:
     """The bank under both models: as the later snapshot has both, else each snapshot's own."""
     if pairs := scores.paired(after.scored, "bank", "before", "after"):
         return pairs
@@ -85,16 +102,24 @@ def _bank(before: Snapshot, after: Snapshot) -> list[Pair]:
     ]
 
 
-def _gain(before: Snapshot, after: Snapshot, bank: Sequence[Pair], asked: tuple[float, float], k: int) -> Gain:
-    """Of the prompts of set probe, whose rates are at least the probability of their good trajectories."""
-    sides = [one.sets.get("probe", NOTHING) for one in (before, after)]
-    prompts = tuple(one for one in sides[0].prompts if one in set(sides[1].prompts))
-    least: list[dict[str, float]] = [{}, {}]
+def _gain(before: Snapshot, after: Snapshot, bank: Sequence[Pair], asked: Asked, k: int | None = None) -> Gain:
+    """Of the prompts of set probe, whose rates are at least the probability of their good trajectories.
+
+    Without k, of the largest that the draws tell, `PASS_AT` at most.
+    """
+    drawn = [one.sets.get("probe", NOTHING) for one in (before, after)]
+    rows = matched(*drawn)
+    least = [np.zeros(len(one)) for one in rows]
+    place = {drawn[0].prompts[at]: row for row, at in enumerate(rows[0].tolist())}
     for pair in bank:
-        for found, row in zip(least, pair, strict=True):
-            found[row.prompt] = max(found.get(row.prompt, 0.0), float(np.exp(reach.log_reach(row)[-1])))
-    counts = [gain.counts(one, prompts, bound) for one, bound in zip(sides, least, strict=True)]
-    return gain.decompose(*counts, epsilon=asked[0], confidence=asked[1], k=k)
+        for bounds, row in zip(least, pair, strict=True):
+            if (at := place.get(row.prompt)) is not None:
+                bounds[at] = max(bounds[at], float(np.exp(reach.log_reach(row)[-1])))
+    first, last = (counts(one, asked.plan).rows(at) for one, at in zip(drawn, rows, strict=True))
+    if k is None:
+        k = max((one for one in curves.steps(first, last) if one <= PASS_AT), default=1)
+    known = (least[0], least[1])
+    return gain.decompose(first, last, known, epsilon=asked.epsilon, confidence=asked.confidence, k=k)
 
 
 def _availability(bank: Sequence[Pair], epsilon: float, confidence: float) -> tuple[Interval, Interval, Interval]:
@@ -137,24 +162,23 @@ def _times(factor: float, terms: Terms) -> Terms:
     return factor * np.asarray(terms[0], np.float64), terms[1], terms[2]
 
 
-def _scaffold(before: Snapshot, after: Snapshot, confidence: float) -> Scaffold:
+def _scaffold(before: Snapshot, after: Snapshot, asked: Asked) -> Scaffold:
     """Gaps between the prompts bare and scaffolded, over those that were drawn in all four ways."""
     names: tuple[SetName, SetName] = ("probe", "scaffolded")
-    ways = [_rates(one.sets.get(name)) for one in (before, after) for name in names]
+    ways = [_rates(one.sets.get(name, NOTHING), asked.plan) for one in (before, after) for name in names]
     prompts = [name for name in ways[0] if all(name in one for one in ways[1:])]
     if not prompts:
         return Scaffold()
     bare0, helped0, bare1, helped1 = (np.array([one[name] for name in prompts]) for one in ways)
 
     def mean(values: Any) -> Interval:
-        return clusters.ratio((values, np.ones(len(prompts)), prompts), confidence=confidence)
+        return clusters.ratio((values, np.ones(len(prompts)), prompts), confidence=asked.confidence)
 
     closed = (helped0 - bare0) - (helped1 - bare1)
     return Scaffold(mean(helped0 - bare0), mean(helped1 - bare1), mean(closed), mean(closed - (helped1 - helped0)))
 
 
-def _rates(found: Sampled | None) -> Mapping[str, float]:
-    """Prompt -> pass rate, of the prompts that were drawn."""
-    if found is None:
-        return {}
-    return {name: c / n for name, n, c in zip(found.prompts, found.n_P, found.c_P, strict=True) if n > 0}
+def _rates(found: Sampled, plan: Plan | None) -> Mapping[str, float]:
+    """Prompt -> unbiased pass rate, of the prompts that have one."""
+    rates = curves.estimates(counts(found, plan), 1)
+    return {name: float(rate) for name, rate in zip(found.prompts, rates, strict=True) if not np.isnan(rate)}

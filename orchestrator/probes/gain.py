@@ -16,33 +16,20 @@ distribution that the prompts are a sample of.
 P = prompts, R = distinct rows of counts, G = cells of the grid.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import betainc
 
-from orchestrator.probes import clusters, mixture, profile
+from orchestrator.probes import curves, mixture, profile
 from orchestrator.probes.intervals import UNKNOWN, Interval
-from orchestrator.probes.snapshot import Float64, Int64, Sampled
+from orchestrator.probes.sequential import Counts
+from orchestrator.probes.snapshot import Float64
 
 CLASSES = ("expansion", "reshaping", "attrition", "outside")
 DOMINANT = 2.0
 """A part is dominant where it is more than this many times as large as the other."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Counts:
-    """What was drawn at one checkpoint, [P]."""
-
-    n_P: Int64
-    c_P: Int64
-    least_P: Float64
-    """Known lower bound of each pass rate, e.g. the probability of a good trajectory of the bank; 0 where none is."""
-    rate_P: Float64 | None = None
-    """Unbiased estimate of each prompt's pass@k, where draws that may stop early make c / n a biased one; NaN
-    unknown. The fitted spread needs none: a likelihood is the same whatever ended the draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +53,32 @@ class Gain:
     """reshaping - 2 expansion: above 0, reshaping is dominant."""
 
 
-def counts(found: Sampled, prompts: tuple[str, ...], least: Mapping[str, float]) -> Counts:
-    """The draws of `found` for these prompts, 0 of 0 where it lacks one; `least` bounds some prompts' rates."""
-    place = {name: at for at, name in enumerate(found.prompts)}
-    at_P = np.array([place.get(name, -1) for name in prompts], np.int64)
-    n_P = np.where(at_P >= 0, np.append(found.n_P, 0)[at_P], 0)
-    c_P = np.where(at_P >= 0, np.append(found.c_P, 0)[at_P], 0)
-    return Counts(n_P, c_P, np.array([least.get(name, 0.0) for name in prompts]))
-
-
-def decompose(before: Counts, after: Counts, *, epsilon: float, confidence: float, k: int = 1) -> Gain:
+def decompose(
+    before: Counts,
+    after: Counts,
+    least: tuple[Float64, Float64] | None = None,
+    *,
+    epsilon: float,
+    confidence: float,
+    k: int = 1,
+) -> Gain:
     """The change of mean pass@k over the prompts that both can tell it of, in its four parts.
 
-    The parts are of the fitted spread; what it leaves of the observed change is dealt out by the classes' shares, so
-    that they sum to the observed total.
+    Rows of `before` and `after` are the same prompts; what ended their draws is in their plans. least: known lower
+    bounds of each prompt's pass rate before and after, such as the probability of a good trajectory of the bank (0
+    where none is known): evidence of reach where no sample passed. The parts are of the fitted spread; what it leaves
+    of the observed change is dealt out by the classes' shares, so that they sum to the observed total.
     """
-    change_P = _observed(after, k) - _observed(before, k)
-    keep = ~np.isnan(change_P) & (before.n_P > 0) & (after.n_P > 0)
+    keep = ~np.isnan(curves.estimates(before, k) + curves.estimates(after, k))
+    keep &= (before.n_P > 0) & (after.n_P > 0)
     if not keep.any():
         return Gain(k, 0, *[UNKNOWN] * 9)
-    before, after, change_P = _kept(before, keep), _kept(after, keep), change_P[keep]
-    names = [str(at) for at in range(len(change_P))]
-    total = clusters.ratio((change_P, np.ones(len(change_P)), names), confidence=confidence)
+    rows = np.flatnonzero(keep)
+    bounds = [np.nan_to_num(one[rows], nan=0.0) for one in least or (np.zeros(len(keep)),) * 2]
+    before, after = before.rows(rows), after.rows(rows)
+    total = curves.change(before, after, [k], confidence=confidence)[0]
     grid = cells(epsilon)
-    data = _data(grid, before, after)
+    data = _data(grid, (before, after), bounds)
     spread = profile.best(data)
     classes, moved = _classes(grid, epsilon), (1 - grid.earlier_G) ** k - (1 - grid.now_G) ** k
     four = classes * moved
@@ -100,7 +89,7 @@ def decompose(before: Counts, after: Counts, *, epsilon: float, confidence: floa
     left = (total.value - float(moved @ spread)) * (classes @ spread)
     parts = [_interval(found, at, shift) for at, shift in enumerate([*left, 0.0, 0.0])]
     shares = [_share(found, at, parts[at].value / total.value, total.value) if grew else UNKNOWN for at in range(2)]
-    return Gain(k, len(change_P), total, *parts[:4], *shares, *parts[4:])
+    return Gain(k, len(rows), total, *parts[:4], *shares, *parts[4:])
 
 
 def cells(epsilon: float) -> mixture.Cells:
@@ -121,29 +110,18 @@ def _classes(grid: mixture.Cells, epsilon: float) -> Float64:
     return np.stack([~inside0 & inside1, inside0 & inside1, inside0 & ~inside1, ~inside0 & ~inside1]).astype(float)
 
 
-def _data(grid: mixture.Cells, before: Counts, after: Counts) -> profile.Data:
-    """Distinct rows of counts and their likelihoods, each row's largest 1. Cells below a known bound are ruled out."""
-    columns = [before.n_P, before.c_P, before.least_P, after.n_P, after.c_P, after.least_P]
+def _data(grid: mixture.Cells, sides: tuple[Counts, Counts], bounds: Sequence[Float64]) -> profile.Data:
+    """Distinct rows of counts and their likelihoods, each row's largest 1. Cells below a known bound are ruled out.
+
+    A likelihood is the same whatever ended the draws.
+    """
+    columns = [one for side, least in zip(sides, bounds, strict=True) for one in (side.n_P, side.c_P, least)]
     rows, count = np.unique(np.stack(columns, axis=1).astype(float), axis=0, return_counts=True)
     n0, c0, least0, n1, c1, least1 = rows.T
     told = mixture.log_likelihood(n0, c0, grid.earlier_G) + mixture.log_likelihood(n1, c1, grid.now_G)
     for least, rate_G in ((least0, grid.earlier_G), (least1, grid.now_G)):
         told[rate_G < np.minimum(least, np.max(rate_G[rate_G < 1]))[:, None]] = -np.inf
     return profile.Data(np.exp(told - told.max(1, keepdims=True)), count.astype(float), grid.prior_G)
-
-
-def _kept(one: Counts, keep: npt.NDArray[np.bool_]) -> Counts:
-    return Counts(one.n_P[keep], one.c_P[keep], np.nan_to_num(one.least_P[keep], nan=0.0))
-
-
-def _observed(one: Counts, k: int) -> Float64:
-    """[P] unbiased pass@k, 1 - C(n - c, k) / C(n, k), unless it is given; NaN of fewer than k draws."""
-    if one.rate_P is not None:
-        return one.rate_P
-    none_P = np.where(one.n_P >= k, 1.0, np.nan)
-    for i in range(k):
-        none_P = none_P * np.maximum(one.n_P - one.c_P - i, 0) / np.maximum(one.n_P - i, 1)
-    return np.asarray(1 - none_P)
 
 
 def _interval(found: profile.Profile, at: int, shift: float) -> Interval:
