@@ -46,7 +46,7 @@ def document(
 
     reach: `reach.document` of the bank, null without one. divergence: `divergence.document`. gain: {"k", "prompts",
     "total", "expansion", "reshaping", "attrition", "outside", "expansion_share", "reshaping_share": Interval, ..}: of
-    pass@1; the four parts sum to the total. gain_at_k: the same of a larger k, at most 8, null where the draws tell none.
+    pass@1; the four parts sum to the total. gain_at_k: the same of a larger k, at most 8, null where draws tell none.
     role: `role.document`. distance: {"teacher_kl", "teacher_choice": {"before", "after", "change", ..}, "scaffold":
     {"before", "after", "closed", ..}: Interval}: how far the policy is from what it may take over.
 
