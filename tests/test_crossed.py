@@ -1,4 +1,4 @@
-"""Means over crossed seeds and prompts: intervals cover the truth, pairing narrows them, and few seeds do not flatter."""
+"""Means over crossed seeds and prompts: intervals cover the truth, pairing narrows them, few seeds do not flatter."""
 
 import math
 
@@ -9,13 +9,17 @@ from scipy import stats
 from orchestrator.probes.crossed import crossed
 
 DRAWS = 1000
-RNG = np.random.default_rng(20260407)
 
 
-def planted(seeds, prompts, of_seed, of_prompt, noise, truth=0.1):
+def planted(rng, seeds, prompts, of_seed, of_prompt, noise, truth=0.1):
     """Values [draws, seeds, prompts] of a two-way random effects model about `truth`."""
-    rows = RNG.normal(0, of_seed, (DRAWS, seeds, 1)) + RNG.normal(0, of_prompt, (DRAWS, 1, prompts))
-    return truth + rows + RNG.normal(0, noise, (DRAWS, seeds, prompts))
+    rows = rng.normal(0, of_seed, (DRAWS, seeds, 1)) + rng.normal(0, of_prompt, (DRAWS, 1, prompts))
+    return truth + rows + rng.normal(0, noise, (DRAWS, seeds, prompts))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20260407)
 
 
 def coverage(values, truth=0.1, confidence=0.95):
@@ -26,13 +30,13 @@ def coverage(values, truth=0.1, confidence=0.95):
 @pytest.mark.parametrize(
     ("seeds", "of_seed"), [(1, 0.0), (2, 0.0), (3, 0.0), (3, 0.03), (5, 0.0), (5, 0.1), (8, 0.1)], ids=str
 )
-def test_a_95_percent_interval_covers_the_planted_mean(seeds, of_seed):
-    assert 0.925 <= coverage(planted(seeds, 48, of_seed, 0.2, 0.15)) <= 0.985
+def test_a_95_percent_interval_covers_the_planted_mean(rng, seeds, of_seed):
+    assert 0.925 <= coverage(planted(rng, seeds, 48, of_seed, 0.2, 0.15)) <= 0.985
 
 
-def test_two_seeds_that_dominate_are_told_as_what_they_are():
+def test_two_seeds_that_dominate_are_told_as_what_they_are(rng):
     """The docstring's figure: below nominal, and far better than intervals over prompts alone."""
-    values = planted(2, 48, 0.1, 0.2, 0.15)
+    values = planted(rng, 2, 48, 0.1, 0.2, 0.15)
     over_prompts = [crossed(one.mean(axis=0, keepdims=True), confidence=0.95, span=(-9, 9)).interval for one in values]
     alone = float(np.mean([one.low <= 0.1 <= one.high for one in over_prompts]))
     both = coverage(values)
@@ -40,52 +44,52 @@ def test_two_seeds_that_dominate_are_told_as_what_they_are():
     assert alone < both - 0.15
 
 
-def bootstrapped(values, replicates=400):
+def bootstrapped(rng, values, replicates=400):
     """The hierarchical bootstrap's percentile interval: seeds and prompts drawn anew, with replacement."""
     seeds, prompts = values.shape
-    by_seed = RNG.multinomial(seeds, np.full(seeds, 1 / seeds), replicates)
-    by_prompt = RNG.multinomial(prompts, np.full(prompts, 1 / prompts), replicates)
+    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), replicates)
+    by_prompt = rng.multinomial(prompts, np.full(prompts, 1 / prompts), replicates)
     means = ((by_seed @ values) * by_prompt).sum(axis=1) / (seeds * prompts)
     return np.quantile(means, [0.025, 0.975])
 
 
-@pytest.mark.parametrize("seeds", [2, 5])
-def test_a_bootstrap_over_few_seeds_would_promise_more_than_it_keeps(seeds):
-    values = planted(seeds, 48, 0.1, 0.2, 0.15)
-    found = [bootstrapped(one) for one in values]
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_a_bootstrap_over_few_seeds_would_promise_more_than_it_keeps(rng, seeds):
+    values = planted(rng, seeds, 48, 0.1, 0.2, 0.15)
+    found = [bootstrapped(rng, one) for one in values[:400]]
     covered = float(np.mean([low <= 0.1 <= high for low, high in found]))
     assert covered < 0.9
-    assert covered < coverage(values) - 0.03
+    assert covered < coverage(values) - 0.04
 
 
-def test_one_seed_is_students_t_over_prompts():
-    values = RNG.normal(0.2, 0.1, 30)
+def test_one_seed_is_students_t_over_prompts(rng):
+    values = rng.normal(0.2, 0.1, 30)
     expected = stats.t.interval(0.9, 29, values.mean(), stats.sem(values))
     found = crossed(values[None], confidence=0.9)
     assert (found.interval.low, found.interval.high) == pytest.approx(expected)
     assert math.isnan(found.between_seeds)
 
 
-def test_one_prompt_is_students_t_over_seeds():
-    values = RNG.normal(0.2, 0.1, 6)
+def test_one_prompt_is_students_t_over_seeds(rng):
+    values = rng.normal(0.2, 0.1, 6)
     expected = stats.t.interval(0.9, 5, values.mean(), stats.sem(values))
     found = crossed(values[:, None], confidence=0.9)
     assert (found.interval.low, found.interval.high) == pytest.approx(expected)
 
 
-def test_pairing_narrows_what_the_same_prompts_share():
-    hard = RNG.beta(0.5, 0.5, 60)
-    base, other = (hard + RNG.normal(shift, 0.05, (3, 60)) for shift in (0.0, 0.05))
+def test_pairing_narrows_what_the_same_prompts_share(rng):
+    hard = rng.beta(0.5, 0.5, 60)
+    base, other = (hard + rng.normal(shift, 0.05, (3, 60)) for shift in (0.0, 0.05))
     paired = crossed(other - base, confidence=0.95).interval
-    shuffled = crossed(other[:, RNG.permutation(60)] - base, confidence=0.95).interval
+    shuffled = crossed(other[:, rng.permutation(60)] - base, confidence=0.95).interval
     assert paired.low <= 0.05 <= paired.high
     assert paired.low > 0
     assert shuffled.high - shuffled.low > 4 * (paired.high - paired.low)
 
 
-def test_the_seeds_share_of_the_variance_is_told():
-    loud = crossed(planted(4, 200, 0.3, 0.05, 0.05)[0], confidence=0.95)
-    quiet = crossed(planted(4, 50, 0.0, 0.3, 0.05)[0], confidence=0.95)
+def test_the_seeds_share_of_the_variance_is_told(rng):
+    loud = crossed(planted(rng, 4, 200, 0.3, 0.05, 0.05)[0], confidence=0.95)
+    quiet = crossed(planted(rng, 4, 50, 0.0, 0.3, 0.05)[0], confidence=0.95)
     assert loud.between_seeds > 0.9
     assert quiet.between_seeds < 0.2
 
@@ -98,9 +102,9 @@ def test_a_prompt_unknown_with_one_seed_counts_with_none():
     assert found.by_seed == pytest.approx((0.3, 0.3))
 
 
-def test_order_of_seeds_and_prompts_does_not_matter():
-    values = planted(3, 20, 0.1, 0.1, 0.1)[0]
-    mixed = values[RNG.permutation(3)][:, RNG.permutation(20)]
+def test_order_of_seeds_and_prompts_does_not_matter(rng):
+    values = planted(rng, 3, 20, 0.1, 0.1, 0.1)[0]
+    mixed = values[rng.permutation(3)][:, rng.permutation(20)]
     one, other = (crossed(each, confidence=0.95).interval for each in (values, mixed))
     assert (other.value, other.low, other.high) == pytest.approx((one.value, one.low, one.high))
 
