@@ -32,12 +32,14 @@ PROBE_SCHEMA = pa.schema(
         ("value", pa.float64()),
         ("status", pa.string()),
         ("answer", pa.string()),
+        ("context", pa.int64()),
         ("tokens", pa.int64()),
         ("text", pa.string()),
     ]
 )
 """`draw` is -1 for the greedy response; `sound`: whether a process verifier approved the steps, null where none did;
-`answer`: what the response answers, null where that cannot be read; `prompt`: its text, before the chat template."""
+`answer`: what the response answers, null where that cannot be read; `context`: tokens that the writer read; `prompt`:
+its text, before the chat template."""
 
 SCORED_SCHEMA = pa.schema(
     [
