@@ -82,7 +82,7 @@ def front() -> Front:
     """The page and its assets."""
     from orchestrator.page import assets
 
-    return Front(lambda nonce: assets.shell(), assets.files())
+    return Front(assets.shell, assets.files())
 
 
 def is_loopback(host: str) -> bool:

@@ -28,11 +28,12 @@ SMALL = 1400
 """Bytes that are not worth compressing."""
 YEAR = 31_536_000
 POLICY = (
-    "default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; "
+    "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; "
     "style-src-attr 'unsafe-inline'; img-src 'self' data: blob:; connect-src 'self'; font-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Of the page. Charts set style attributes; no script runs but ours, whatever a model wrote."""
+"""Of the page. Charts write a style element, which bears the nonce, and set style attributes; no script runs but the
+page's own files, whatever a model wrote."""
 
 Asset = tuple[bytes, str]
 
@@ -42,7 +43,7 @@ class Front:
     """What the browser is given."""
 
     shell: Callable[[str], str]
-    """The page, for a nonce that its inline parts bear."""
+    """The page, for a nonce that its inline styles bear."""
     files: Mapping[str, Asset]
     """Name -> (bytes, media type)."""
 

@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from orchestrator.history import History, StageSpan
 from orchestrator.json_lines import plain
 from orchestrator.page.asking import ask, quoted
 from orchestrator.page.handoffs import documents
 from orchestrator.page.reading import Reading, stamp
 from orchestrator.page.series import Float64, Int64, listed
-from orchestrator.page.stages import probe_steps
-from orchestrator.probes.sequential import Counts
+from orchestrator.page.stages import bands, probe_steps
+from orchestrator.probe_plans import plan_at
+from orchestrator.probes.sequential import Counts, Plan
 from orchestrator.probes.support import change, shown
 from policies.bad_input import BadInput
 
@@ -37,8 +39,7 @@ class Seen:
     stage: str
     prompts: tuple[str, ...]
     families: tuple[str, ...]
-    n_P: Int64
-    c_P: Int64
+    counts: Counts
     greedy_P: Float64
     state_P: Int64
     """Places in STATES."""
@@ -129,14 +130,15 @@ def prompt(reading: Reading, prompt_id: str, *, name: str = "probe", step: int |
 def _probes(reading: Reading, level: tuple[float, float]) -> list[dict[str, Seen]]:
     """Each probe's sets, in the order of steps; a file is counted once. One that cannot be read is passed over."""
     files = {step: reading.run.probe_file(step) for step in probe_steps(reading)}
-    depends = {step: (stamp(path), level) for step, path in files.items()}
+    plans = _plans(reading, list(files))
+    depends = {step: (stamp(path), level, plans[step]) for step, path in files.items()}
     fresh = [step for step in files if not reading.holds(_named(step), depends[step])]
     counted = _counted([files[step] for step in fresh]) if fresh else {}
     found = []
     for step in files:
         rows = counted.get(step, [])
         if rows or step not in fresh:
-            found.append(reading.remembered(_named(step), depends[step], lambda: _sets(step, rows, level)))  # noqa: B023
+            found.append(reading.remembered(_named(step), depends[step], lambda: _sets(step, rows, level, plans[step])))  # noqa: B023
     return found
 
 
@@ -167,23 +169,34 @@ _COUNTS = """
 """
 
 
-def _sets(step: int, rows: Sequence[Document], level: tuple[float, float]) -> dict[str, Seen]:
+def _plans(reading: Reading, steps: Sequence[int]) -> dict[int, Plan | None]:
+    """Step -> how its probe's draws could end."""
+    spans = tuple(StageSpan(one["name"], one["first"], one["last"], one["planned"] or 0) for one in bands(reading))
+    told = History(reading.run, reading.config, {}, (), (), (), tuple(reading.events), spans)
+    depends = (stamp(reading.run.config), spans, told.status, tuple(steps))
+    found: dict[int, Plan | None] = reading.remembered(
+        "plans", depends, lambda: {step: plan_at(told, step) for step in steps}
+    )
+    return found
+
+
+def _sets(step: int, rows: Sequence[Document], level: tuple[float, float], plan: Plan | None) -> dict[str, Seen]:
     sets: dict[str, list[Document]] = {}
     for row in rows:
         sets.setdefault(row["name"], []).append(row)
-    return {name: _seen(step, found, level) for name, found in sets.items()}
+    return {name: _seen(step, found, level, plan) for name, found in sets.items()}
 
 
-def _seen(step: int, rows: Sequence[Document], level: tuple[float, float]) -> Seen:
-    counts = Counts(np.array([row["n"] for row in rows], np.int64), np.array([row["c"] for row in rows], np.int64))
+def _seen(step: int, rows: Sequence[Document], level: tuple[float, float], plan: Plan | None) -> Seen:
+    n, c = (np.array([row[key] for row in rows], np.int64) for key in ("n", "c"))
+    counts = Counts(n, c, plan)
     state = shown(counts, *level).astype(np.int64)
     return Seen(
         step,
         str(rows[0]["stage"]),
         tuple(str(row["prompt_id"]) for row in rows),
         tuple(str(row["family"] or "") for row in rows),
-        counts.n_P,
-        counts.c_P,
+        counts,
         np.array([np.nan if row["greedy"] is None else row["greedy"] for row in rows], np.float64),
         np.where(state < 0, STATES.index("unsolved"), state),
         sum(int(row["tokens"] or 0) for row in rows),
@@ -232,7 +245,12 @@ class _Table:
         greedy = np.full(shape, np.nan)
         for k, one in enumerate(seen):
             rows = [place[name] for name in one.prompts]
-            n[rows, k], c[rows, k], greedy[rows, k], state[rows, k] = one.n_P, one.c_P, one.greedy_P, one.state_P
+            n[rows, k], c[rows, k], greedy[rows, k], state[rows, k] = (
+                one.counts.n_P,
+                one.counts.c_P,
+                one.greedy_P,
+                one.state_P,
+            )
         return cls(list(place), list(families.values()), n, c, greedy, epsilon, confidence, state)
 
     @property
@@ -248,7 +266,7 @@ class _Table:
         counts = {word: int((states == place).sum()) for place, word in enumerate(STATES)}
         mean = listed([float(known.mean())])[0] if len(known) else None
         return {"step": one.step, "stage": one.stage, **counts, "rate": mean} | {
-            "responses": int(one.n_P.sum()),
+            "responses": int(one.counts.n_P.sum()),
             "tokens": one.tokens,
         }
 
@@ -295,8 +313,7 @@ def _found(table: _Table, first: Seen, last: Seen) -> dict[str, str]:
     mine, theirs = (
         (np.array(column, np.int64) for column in zip(*both, strict=True)) if both else [np.zeros(0, int)] * 2
     )
-    before, after = (Counts(one.n_P[rows], one.c_P[rows]) for one, rows in ((first, mine), (last, theirs)))
-    told = change(before, after, epsilon=table.epsilon, confidence=table.confidence)
+    told = change(first.counts.rows(mine), last.counts.rows(theirs), epsilon=table.epsilon, confidence=table.confidence)
     return {first.prompts[mine[at]]: word for word in CHANGES for at in getattr(told, word)}
 
 
