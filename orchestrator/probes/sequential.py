@@ -51,13 +51,6 @@ class Outcomes:
         """[O, G]: probability of this outcome or a less able one."""
         return np.minimum(np.cumsum(self.chances(p_G), axis=0), 1.0)
 
-    def reaching(self, at: int, p_G: Float64) -> Float64:
-        """[G]: probability of outcome `at` or a more able one."""
-        if len(self.n_O) == self.n_O[0] + 1:  # a fixed n: the binomial tail, without a table for every outcome
-            return np.ones_like(p_G) if at == 0 else np.asarray(special.bdtrc(at - 1, int(self.n_O[0]), p_G))
-        tail: Float64 = self.at_least(p_G)[at]
-        return tail
-
     def place(self, n_P: Int64, c_P: Int64) -> Int64:
         """[P]: index of each prompt's outcome; -1 where the draws cannot end so."""
         width = int(self.n_O.max()) + 1
@@ -246,6 +239,15 @@ def steepest(falling_G: Float64, rising_G: Float64) -> float:
     """An upper bound, within a few percent, of the greatest product of a falling and a rising function of p, both given
     on GRID: between two points neither exceeds its value at one end."""
     return float(np.max(falling_G[:-1] * rising_G[1:]))
+
+
+@functools.lru_cache(maxsize=1024)
+def reaching(design: Plan, at: int) -> Float64:
+    """[GRID]: probability of outcome `at` or a more able one."""
+    if len(design.looks) == 1:  # the binomial tail, without a table for every outcome
+        return np.ones_like(GRID) if at == 0 else np.asarray(special.bdtrc(at - 1, design.looks[0], GRID))
+    tail: Float64 = design.outcomes().at_least(GRID)[at]
+    return tail
 
 
 @functools.lru_cache(maxsize=1024)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.probes.sequential import GRID, Counts, Plan, counts, floor, matched, steepest
+from orchestrator.probes.sequential import Counts, Plan, counts, floor, matched, reaching, steepest
 from orchestrator.probes.snapshot import Float64, Int64, Sampled
 from policies.bad_input import BadInput, refuse
 
@@ -169,7 +169,7 @@ def _p_of_rise(low: Counts, high: Counts, verdict_P: Int8, epsilon: float, alpha
         for other, those in high.designs(np.isin(np.arange(len(who)), rows)):
             at = other.outcomes().place(high.n_P[those], high.c_P[those])
             for place in np.unique(at).tolist():
-                out[those[at == place]] = steepest(falling_G, other.outcomes().reaching(place, GRID))
+                out[those[at == place]] = steepest(falling_G, reaching(other, place))
     return out
 
 
