@@ -6,6 +6,10 @@ from pydantic import Field
 
 from policies.config import Lora, Strict
 
+Role = Literal["rollout", "learner", "frozen", "teacher", "scorer", "publish"]
+"""Whose time is counted and priced. frozen: models that are asked and not trained; teacher: the one that writes
+demonstrations before the first stage; publish: weights on their way from the learner to the engines."""
+
 
 class Rollout(Strict):
     """Replicas that write responses."""

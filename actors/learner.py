@@ -28,7 +28,7 @@ from actors.interference import Gradients
 from actors.interference import interference as cosines_of
 from actors.meter import Work, joined
 from actors.prepass import Reader, prepare
-from actors.ranks import join
+from actors.ranks import Ranks, join
 from actors.sharding import StepFacts
 from actors.torch_backend import TorchBackend
 from actors.training_state import Layout, StageState
@@ -146,12 +146,14 @@ class LearnerRank:
                 failpoint("learner.after_backward")
                 outcomes.append(self._update(rate, masks))
                 parts += found
-                g += self._pulls(share, found, applied=outcomes[-1].applied)
+                if not self._policy.scalar:
+                    known = found if outcomes[-1].applied else None
+                    g += pulls.of_share(stage.strands, share, known, self._config.micro_batch_tokens)
                 stage = replace(stage, done=stage.done + 1, skipped=stage.skipped + (not outcomes[-1].applied))
         self._stage = stage
         failpoint("learner.after_step")
         flat = None if self._policy.scalar else np.concatenate([np.empty(0, np.float32), *g])
-        facts = self._facts(parts, outcomes, rate, reader.read)
+        facts = _facts(self._ranks, stage.strands, parts, outcomes, rate, reader.read)
         return replace(facts, seconds=time.perf_counter() - started, interference=cosines, coefficients=flat)
 
     def _interference(self, share: Sequence[Example], objective: Objective) -> dict[str, float]:
@@ -193,21 +195,6 @@ class LearnerRank:
         for index in range(self._ranks.most(len(parts))):
             self._backend.backward(_poisoned(self._backend.forward(_bound(loss_of, index))))
         return facts
-
-    def _pulls(self, share: Sequence[Example], parts: Sequence[Evaluation], *, applied: bool) -> list[Float32]:
-        """g of each example of one update's share, in order: NaN throughout where the update was skipped."""
-        if self._policy.scalar:
-            return []
-        pulled = [np.full(len(one.trajectory.tokens), 0.0 if applied else np.nan, np.float32) for one in share]
-        if not applied or not parts:
-            return pulled
-        planned = step.places(share, self._config.micro_batch_tokens)
-        ordered = [place for part in planned for place in part]
-        flat = torch.cat([part.coefficient_BT.flatten().float() for part in parts]).cpu().numpy()
-        own = pulls.of_examples(self._in_stage().strands, [share[place] for place in ordered], flat)
-        for place, one in zip(ordered, own, strict=True):
-            pulled[place] = one
-        return pulled
 
     def logprobs(self, contexts: Sequence[Int32], tokens: Sequence[Int32]) -> list[Float32]:
         """[T] of each response, by the policy as it is now; empty for an empty one. All ranks call it alike."""
@@ -299,27 +286,36 @@ class LearnerRank:
             raise RuntimeError("LearnerRank: no stage; call begin_stage or load first")
         return self._stage
 
-    def _facts(self, parts: list[Evaluation], outcomes: Sequence[Update], rate: float, read: Work) -> StepFacts:
-        names = [strand.name for strand in self._in_stage().strands]
-        nothing = strand_facts.merge([dict.fromkeys(names, _NO_FACTS)])
-        own = strand_facts.merge([nothing, *(one.by_strand for one in parts)])
-        ranks = self._ranks.gather([own, origin_facts.merge([one.by_origin for one in parts]), read.as_row()])
-        merged = strand_facts.merge([strands for strands, _, _ in ranks])
-        norms = [outcome.gradient_norm for outcome in outcomes if outcome.applied]
-        return StepFacts(
-            loss=math.fsum(facts["loss"] for facts in merged.values()),
-            gradient_norm=math.fsum(norms) / len(norms) if norms else math.nan,
-            learning_rate=rate,
-            skipped=len(outcomes) - len(norms),
-            tokens=int(sum(facts["tokens"] for facts in merged.values())),
-            seconds=math.nan,  # known when everything is done
-            by_strand=merged,
-            by_origin=origin_facts.merge([origins for _, origins, _ in ranks]),
-            scored=joined(rows for _, _, rows in ranks),
-        )
-
 
 _NO_FACTS = dict.fromkeys(strand_facts.SUMS, 0.0) | dict.fromkeys((*strand_facts.MEANS, *strand_facts.MAXIMA), math.nan)
+
+
+def _facts(
+    ranks: Ranks,
+    strands: Sequence[Strand],
+    parts: Sequence[Evaluation],
+    outcomes: Sequence[Update],
+    rate: float,
+    read: Work,
+) -> StepFacts:
+    """Those of the whole step, gathered over ranks."""
+    names = [strand.name for strand in strands]
+    nothing = strand_facts.merge([dict.fromkeys(names, _NO_FACTS)])
+    own = strand_facts.merge([nothing, *(one.by_strand for one in parts)])
+    gathered = ranks.gather([own, origin_facts.merge([one.by_origin for one in parts]), read.as_row()])
+    merged = strand_facts.merge([strands for strands, _, _ in gathered])
+    norms = [outcome.gradient_norm for outcome in outcomes if outcome.applied]
+    return StepFacts(
+        loss=math.fsum(facts["loss"] for facts in merged.values()),
+        gradient_norm=math.fsum(norms) / len(norms) if norms else math.nan,
+        learning_rate=rate,
+        skipped=len(outcomes) - len(norms),
+        tokens=int(sum(facts["tokens"] for facts in merged.values())),
+        seconds=math.nan,  # known when everything is done
+        by_strand=merged,
+        by_origin=origin_facts.merge([origins for _, origins, _ in gathered]),
+        scored=joined(rows for _, _, rows in gathered),
+    )
 
 
 _NO_GRADIENTS = (

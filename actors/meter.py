@@ -17,13 +17,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from actors.config import Role
 from actors.sharding import StepFacts
 from policies.example import Example
 from policies.trajectory import Int32
-
-Role = Literal["rollout", "learner", "frozen", "teacher", "scorer", "publish"]
-"""Who is asked. teacher: the model that writes demonstrations before the first stage; frozen: every other model that is
-not trained."""
 
 Kind = Literal["generate", "score", "train", "interference"]
 """generate: tokens drawn; score: tokens given; train: forward and backward; interference: the same again, for the

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from actors import cluster, meter
 from actors.cluster import Actor, ActorLostError
-from actors.config import Deadlines
+from actors.config import Deadlines, Role
 from actors.engine import SampleRequest, TokenScores
 from actors.facts import PublishFacts
-from actors.meter import POLICY, Role
+from actors.meter import POLICY
 from actors.sharding import StepFacts, deal, in_order, merge_facts
 from policies.config import Optimizer, Strand
 from policies.example import Example

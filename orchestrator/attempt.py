@@ -5,16 +5,26 @@ import json
 import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from actors import cluster, in_process
-from orchestrator import build
+from actors.meter import Bill, metered
+from orchestrator import bills, build
 from orchestrator.budget import BudgetSpent, Spending
 from orchestrator.collect import Collector, Recipe
 from orchestrator.config import Pipeline
 from orchestrator.frozen_models import share
+from orchestrator.hand_over import (
+    baseline,
+    course,
+    hand_over,
+    kept_checkpoints,
+    left_by,
+    more_after,
+    standing,
+)
+from orchestrator.handing import Handing
 from orchestrator.health import UnhealthyVerifierError, Watch
 from orchestrator.ledger import RunLedger
 from orchestrator.loop import Ports, RunState, StageRun, run_stage
@@ -25,6 +35,7 @@ from orchestrator.progress import Progress
 from orchestrator.records import Dropped
 from orchestrator.run_directory import RunDirectory
 from orchestrator.scalars import Scalars
+from orchestrator.shapes import NOBODY, Sizes, sizes_of
 from orchestrator.stage_models import StageModels
 from orchestrator.written import written_by_model
 from policies import checkpoint
@@ -53,6 +64,7 @@ class Attempt:
     _parts: build.Parts | None = None
     _measuring: Measuring | None = None
     _sources: Collector | None = None
+    _sizes: Sizes = NOBODY
 
     @property
     def parts(self) -> build.Parts:
@@ -80,6 +92,7 @@ class Attempt:
 
     async def go(self, restored: Path | None) -> None:
         """Start the cluster and the actors, run the stages, and end what was started, whatever happens."""
+        self.handing.refuse_broken(self.state)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
@@ -93,11 +106,13 @@ class Attempt:
                 hold,
                 self.ledger.event,
                 self.progress.phase,
-                self.directory.checkpoints,
+                self.folder_of,
             )
             probed = bool(self.inputs.probe)
             self._models = StageModels(self._parts, self.pipeline, self.directory.checkpoints, probed)
             await self.demonstrate(hold)
+            self._sizes = sizes_of(self.pipeline, self.inputs.folder, self.inputs.stages, self.directory.root)
+            self.ledger.event("models", **self._sizes.row())
             self._measuring = Measuring(self.directory, self.pipeline, self.inputs, self._parts, self.progress.phase)
             await self.stages(restored)
         except BaseException:
@@ -111,15 +126,31 @@ class Attempt:
         config = self.pipeline.demonstrations
         if isinstance(config, ModelDemonstrations):
             self.progress.phase("the teacher writes its demonstrations")
-            found = await written_by_model(
-                config,
-                self.pipeline,
-                hold=hold,
-                scorer=self.parts.scorer.aside(),
-                inputs=self.inputs,
-                directory=self.directory.root,
-            )
+            with metered() as bill:
+                found = await written_by_model(
+                    config,
+                    self.pipeline,
+                    hold=hold,
+                    scorer=self.parts.scorer.aside(),
+                    inputs=self.inputs,
+                    directory=self.directory.root,
+                )
+            self.spent("demonstrations", self.inputs.stages[0], bill)
             self.inputs = replace(self.inputs, demonstrations=found)
+
+    def spent(self, what: str, stage: StageRun, bill: Bill) -> None:
+        """Tell the ledger of work outside of steps."""
+        if bill.work:
+            self.ledger.event("work", step=self.state.step, stage=stage.config.name, what=what, **bills.facts(bill))
+
+    def folder_of(self, name: str) -> Path:
+        """The model folder of a policy of this run, `stage:NAME` or `found:NAME`."""
+        return self.directory.checkpoints / checkpoint.name(left_by(self.state, name)) / "model"
+
+    @property
+    def handing(self) -> Handing:
+        """The ends of stages."""
+        return Handing(self.directory, self.pipeline, self.inputs.stages, self.ledger, self.progress)
 
     def stop(self) -> None:
         """Finish the step in hand, commit, and end; asked twice, end at once."""
@@ -144,6 +175,7 @@ class Attempt:
             companions=self.parts.companions(stage),
             refresh=self.refresh,
             fared=self.parts.fared,
+            flops=self._sizes.flops,
         )
 
     def step(self, row: Mapping[str, Any]) -> None:
@@ -179,19 +211,34 @@ class Attempt:
             if stage.refresh.kind == "best" and state.accuracy > state.best:
                 await self.models.follow(stage, state.version, 1.0)
             state.best = max(state.best, state.accuracy)
+        if self.ends(stage, state) and self.inputs.probe:
+            self.handing.judge(stage, state, spent=self.spending.over)
+            failpoint(f"run.judged.{state.step}")
         every = self.pipeline.checkpoints.every
         if self.stopping or self.ends(stage, state) or state.stage_step % every == 0:
             await self.save()
         if self.spending.over:
             raise BudgetSpent
-        if self.stopping and state.step < sum(one.steps for one in self.pipeline.stages):
+        if self.stopping and state.action != "stop" and more_after(self.inputs.stages, stage, state):
             raise InterruptedError(f"stopped after step {state.step}")
+
+    async def pass_on(self, stage: StageRun) -> None:
+        """The stage is done: do what its contract asks for."""
+        failpoint(f"run.passing_on.{self.state.step}")
+        self.handing.refuse_broken(self.state)
+        if self.state.action == "roll_back":
+            await self.models.roll_back(baseline(self.state))
+            self.state.version += 1
+        hand_over(stage, self.state)
+        failpoint(f"run.passed_on.{self.state.step}")
 
     async def probe(self, stage: StageRun) -> None:
         """Measure the served policy on the held-out prompts."""
         whole = self.state.step == 0 or self.ends(stage, self.state)
-        measure = self.measuring.at_end if whole else self.measuring.at_cadence
-        rows = await measure(stage, self.state.step)
+        step, before = self.state.step, baseline(self.state)
+        with metered() as bill:
+            measured = self.measuring
+            rows = await (measured.at_end(stage, step, before) if whole else measured.at_cadence(stage, step))
         greedy, n = accuracy(rows, greedy=True)
         sampled, n_sampled = accuracy(rows, greedy=False)
         row = {
@@ -203,6 +250,7 @@ class Attempt:
             "n": n,
             "n_sampled": n_sampled,
             "unknown": len(rows) - n - n_sampled,
+            **bills.facts(bill),
         }
         self.state.accuracy = greedy if n else self.state.accuracy
         self.ledger.metrics(row)
@@ -214,33 +262,34 @@ class Attempt:
         self.ledger.flush()
         failpoint(f"run.before_checkpoint.{self.state.step}")
         with checkpoint.commit(self.directory.checkpoints, self.state.step) as folder:
-            await self.models.save(self.state.stage, folder)
+            stage = standing(self.inputs.stages, self.state)
+            await self.models.save(stage.index if stage else 0, folder)
             (folder / "state.json").write_text(json.dumps(asdict(self.state), indent=1))
-        ends = accumulate(stage.steps for stage in self.pipeline.stages)
-        checkpoint.prune(self.directory.checkpoints, self.pipeline.checkpoints.keep, protected={0, *ends})
+        kept = kept_checkpoints(self.state)
+        checkpoint.prune(self.directory.checkpoints, self.pipeline.checkpoints.keep, protected=kept)
         failpoint(f"run.after_checkpoint.{self.state.step}")
 
     async def stages(self, restored: Path | None) -> None:
-        """Every stage from where the state stands."""
-        first = self.state.stage
-        for stage in self.inputs.stages[first:]:
-            if self.spending.over:
-                break
-            await self.begin(stage, restored if stage.index == first else None)
+        """Every stage from where the state stands, and the repairs that contracts ask for."""
+        while not self.spending.over and (stage := standing(self.inputs.stages, self.state)) is not None:
+            self.progress.course(course(self.inputs.stages, self.state))
+            await self.begin(stage, restored)
+            restored = None
             try:
                 await run_stage(stage, self.ports(stage), self.state)
             except* BudgetSpent:
                 self.ledger.event("budget_spent", step=self.state.step, message=self.spending.told)
                 self.progress.event(f"the budget is spent: {self.spending.told}")
-            self.state.stage, self.state.stage_step, self.state.controls = stage.index + 1, 0, []
+            await self.pass_on(stage)
 
     async def begin(self, stage: StageRun, restored: Path | None) -> None:
         """Fresh optimizer and schedule, or those of the checkpoint; engines and frozen models get the weights."""
         self.progress.phase(f"stage {stage.config.name}")
-        await self.models.begin(stage, restored, self.state.version)
+        await self.models.begin(stage, restored, self.state)
         await self.publish()
         served = self.parts.rollouts
-        self.measuring.found = self.models.found or (served.weights, served.version)
+        if restored is not None or stage.repaired is None:  # a repair is compared with what the repaired stage found
+            self.measuring.found = self.models.found or (served.weights, served.version)
         await self.furnish(stage)
         if restored is None and stage.restart:
             self.state.version += 1
@@ -269,11 +318,13 @@ class Attempt:
             facts = {"cause": one.cause, "responses": len(one.lost), "reason": one.reason}
             self.ledger.event("dropped", step=self.state.step, id=one.id, **facts)
 
-        self._sources = await furnish(
-            self.parts.collector(self.inputs, self.pipeline, stage, lambda: self.state.version),
-            Recipe(stage.config, stage.strands),
-            self.directory.root,
-            step=self.state.step,
-            ranker=self.parts.frozen.reference(stage.index),
-            on_drop=lost,
-        )
+        with metered() as bill:
+            self._sources = await furnish(
+                self.parts.collector(self.inputs, self.pipeline, stage, lambda: self.state.version),
+                Recipe(stage.config, stage.strands),
+                self.directory.root,
+                step=self.state.step,
+                ranker=self.parts.frozen.reference(stage.index),
+                on_drop=lost,
+            )
+        self.spent("prepare", stage, bill)

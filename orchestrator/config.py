@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from actors.config import Resources
+from actors.config import Resources, Role
 from orchestrator.experiment_config import Budget, Experiment
 from orchestrator.handoff_config import FOUND as FOUND
 from orchestrator.handoff_config import Contract, Handoff
@@ -162,6 +162,9 @@ class Pipeline(Strict):
     probe: Probe = Probe()
     handoff: Handoff = Handoff()
     checkpoints: Checkpoints = Checkpoints()
+    prices: dict[Role, Annotated[float, Field(ge=0)]] = Field(default={})
+    """Price of an hour of each role, all its actors together, in any currency: what a run cost is then told in it too,
+    such as {rollout: 4.0, learner: 8.0}."""
     budget: Budget | None = None
     """What the run may spend; it ends there with a last probe and checkpoint, or before, with its stages."""
     variants: Experiment | None = None

@@ -14,6 +14,7 @@ was collected, so that a checkpoint holds those of its own step, whatever the pr
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,6 +61,15 @@ class StageRun:
     head: Literal["language", "scalar"] = "language"
     step_labels: StepLabels | None = None
     """How steps are labelled, where a strand's credit reads such labels."""
+    repaired: "StageRun | None" = None
+    """The stage that it repairs; None for one of the pipeline's own."""
+    attempt: int = 0
+    """Which repair of that stage it is; 0 is the stage itself."""
+
+    @property
+    def of(self) -> int:
+        """Index of the pipeline's stage: of a repair the repaired one's."""
+        return self.index if self.repaired is None else self.repaired.index
 
     @property
     def samples(self) -> bool:
@@ -89,6 +99,12 @@ class RunState:
     """The stage's best probe, the one before its first step included."""
     trained: int = 0
     """Steps of the stage that had anything to train on."""
+    repair: int = 0
+    """Which repair of the stage is in hand; 0 is the stage itself."""
+    action: str = ""
+    """What the contract of the stage that has just ended asks for; empty while it is in hand, or where all holds."""
+    passed: list[dict[str, Any]] = field(default_factory=list)
+    """The stages that are done: `hand_over.Passed` as JSON."""
 
 
 class Eyes(Protocol):
@@ -97,6 +113,11 @@ class Eyes(Protocol):
     def step(self, row: Mapping[str, Any]) -> None:
         """A step is done."""
         ...
+
+
+def _unknown(work: Sequence[Mapping[str, Any]]) -> float:
+    """Nobody knows the models."""
+    return math.nan
 
 
 async def _nothing(stage: StageRun, state: RunState) -> None:
@@ -126,6 +147,8 @@ class Ports:
     """Frozen models that follow the learner get its weights, before the next step may ask them."""
     fared: Callable[[], Mapping[str, Any]] = dict
     """What the step's row says of the scorers."""
+    flops: Callable[[Sequence[Mapping[str, Any]]], float] = _unknown
+    """FLOPs of what a row says was computed (`bills`); NaN where they are not known."""
 
     def models(self) -> Models:
         """The models that are read for views."""
@@ -192,7 +215,8 @@ async def _consume(
     """One step: credit, train, publish, remember."""
     with metered() as bill:
         row, assembled = await _stepped(stage, ports, state, collected)
-    row |= {"seconds": time.perf_counter() - began, **bills.facts(collected.bill, bill)}
+    done = bills.facts(collected.bill, bill)
+    row |= {"seconds": time.perf_counter() - began, **done, "flops": ports.flops(done["work"])}
     state.trained += bool(assembled.examples or assembled.aside)
     state.facts = {key: value for key, value in row.items() if isinstance(value, float)}
     state.controls = list(collected.states)

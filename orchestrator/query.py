@@ -1,7 +1,8 @@
 """`braid query`: SQL over a run's ledger, read only (duckdb).
 
-Tables: `trajectories` and `probes` (Parquet, as their columns), `metrics`, `decisions` and `events` (JSON lines; a
-nested value is JSON text: `by_strand->'imitate'->>'loss'`).
+Tables: `trajectories`, `coefficients` (g of their tokens; join by step, strand and id) and `probes` (Parquet, as their
+columns), `metrics`, `decisions` and `events` (JSON lines; a nested value is JSON text:
+`by_strand->'imitate'->>'loss'`).
 """
 
 import json
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.json_lines import Row, plain, read
-from orchestrator.ledger import PLACE
+from orchestrator.ledger import COEFFICIENT_SCHEMA, PLACE
 from orchestrator.probe_files import PROBE_SCHEMA
 from orchestrator.report.visible import one_line
 from orchestrator.run_directory import RunDirectory
@@ -77,12 +78,14 @@ def print_answer(answer: Answer, *, as_json: bool = False, console: Console | No
 
 
 def _define(connection: duckdb.DuckDBPyConnection, run: RunDirectory) -> None:
-    """The five views; afterwards no other file can be read, and none can be written."""
+    """The six views; afterwards no other file can be read, and none can be written."""
     _view(connection, "trajectories", run.trajectories, pa.schema([*SCHEMA, *PLACE]))
+    _view(connection, "coefficients", run.coefficients, COEFFICIENT_SCHEMA)
     _view(connection, "probes", run.probes, PROBE_SCHEMA)
     for path in (run.metrics, run.decisions, run.events):
         connection.register(path.stem, _lines(read(path)))
-    connection.execute(f"SET allowed_directories = [{_quoted(run.trajectories)}, {_quoted(run.probes)}]")
+    folders = ", ".join(map(_quoted, (run.trajectories, run.coefficients, run.probes)))
+    connection.execute(f"SET allowed_directories = [{folders}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 

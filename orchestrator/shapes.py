@@ -1,17 +1,21 @@
 """The sizes of a run's models: told to the ledger once they are known, read back by whoever counts FLOPs."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.meter import POLICY
+from orchestrator.config import Pipeline
 from orchestrator.frozen_models import EARLIER, REFERENCE, SELF, cast
 from orchestrator.history import History
 from orchestrator.loop import StageRun
-from orchestrator.probes.cost import Passes, by_kind
+from orchestrator.probes.cost import PLAIN, Passes, by_kind
 from orchestrator.probes.model_shape import Shape, UnknownShapeError, scalar, shape_of
+from policies.config import HfModel
+from teachers.config import ModelDemonstrations
+from teachers.from_model import model_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Sizes:
     shapes: Mapping[str, Shape]
     unknown: Mapping[str, str]
     """Name -> why its shape is not known."""
-    passes: Passes = Passes()
+    passes: Passes = PLAIN
 
     def flops(self, work: Iterable[Mapping[str, Any]]) -> float:
         """Of these entries; NaN where one is of a model whose shape is not known."""
@@ -36,25 +40,34 @@ class Sizes:
         }
 
 
-def sizes_of(
-    folder: Path, stages: Iterable[StageRun], passes: Passes, others: Mapping[str, Path] | None = None
-) -> Sizes:
-    """Those of the policy in `folder`, of all that the stages ask, and of `others` by name."""
-    runs = list(stages)
-    names = [name for stage in runs for name in cast(stage).names]
-    own = {POLICY, REFERENCE, SELF, *(name for name in names if name.startswith(EARLIER))}
-    beside = {one.name for stage in runs for one in stage.learners}
-    found, unknown = dict[str, Shape](), dict[str, str]()
-    for name in (*sorted(own), *sorted({*names} - own), *sorted(beside), *(others or {})):
-        where = (others or {}).get(name, folder if name in own | beside else Path(name))
-        shape = _read(where)
-        if isinstance(shape, str):
-            unknown[name] = shape
-        elif name in beside or (name in own and any(stage.head == "scalar" for stage in runs)):
-            found[name] = scalar(shape)
-        else:
-            found[name] = shape
-    return Sizes(found, unknown, passes)
+NOBODY = Sizes({}, {})
+"""Nothing is known."""
+
+
+def sizes_of(pipeline: Pipeline, folder: Path, stages: Sequence[StageRun], root: Path) -> Sizes:
+    """Those of the policy in `folder`, of all that the stages ask, and of the demonstrations' writer.
+
+    `root` is the run directory, where that writer lies if it is a tiny model.
+    """
+    names = [name for stage in stages for name in cast(stage).names]
+    own = (POLICY, REFERENCE, SELF, *(name for name in names if name.startswith(EARLIER)))
+    beside = [one.name for stage in stages for one in stage.learners]
+    folders = {name: Path(name) for name in names} | dict.fromkeys((*own, *beside), folder)
+    if isinstance(pipeline.demonstrations, ModelDemonstrations):
+        writer = pipeline.demonstrations.model
+        folders[model_name(writer)] = Path(writer.path) if isinstance(writer, HfModel) else root / "teacher"
+    heads = {*beside, *(own if any(stage.head == "scalar" for stage in stages) else ())}
+    learner = pipeline.resources.learner
+    found, unknown = _all(folders, heads)
+    return Sizes(found, unknown, Passes(learner.lora is not None, learner.gradient_checkpointing))
+
+
+def _all(folders: Mapping[str, Path], heads: Collection[str]) -> tuple[dict[str, Shape], dict[str, str]]:
+    """Shapes by name, of one output for those in `heads`; and why others are not known."""
+    read = {name: _read(folder) for name, folder in folders.items()}
+    unknown = {name: shape for name, shape in read.items() if isinstance(shape, str)}
+    found = {name: shape for name, shape in read.items() if isinstance(shape, Shape)}
+    return {name: scalar(shape) if name in heads else shape for name, shape in found.items()}, unknown
 
 
 def read_sizes(history: History) -> Sizes:
@@ -66,11 +79,8 @@ def read_sizes(history: History) -> Sizes:
         last = told[-1]
         return Sizes({name: Shape(**one) for name, one in last["shapes"].items()}, last["unknown"], passes)
     model = history.config.get("model") or {}
-    shape = _read(history.run.root / "model") if model.get("kind") == "tiny" else _read(Path(model.get("path") or ""))
-    names = (POLICY, REFERENCE, SELF)
-    if isinstance(shape, str):
-        return Sizes({}, dict.fromkeys(names, shape), passes)
-    return Sizes(dict.fromkeys(names, shape), {}, passes)
+    folder = history.run.root / "model" if model.get("kind") == "tiny" else Path(model.get("path") or "")
+    return Sizes(*_all(dict.fromkeys((POLICY, REFERENCE, SELF), folder), ()), passes)
 
 
 def _read(folder: Path) -> Shape | str:

@@ -73,7 +73,15 @@ def _pool(config: ModelDemonstrations, pipeline: Pipeline, hold: Hold, scorer: S
         gpus=rollout.gpus,
         env=vllm_environment(rollout.threads, rollout.gpus),
     )
-    return RolloutPool(lambda index: actor, [actor], pipeline.resources.deadlines, scorer.on_event, hold.kill)
+    return RolloutPool(
+        lambda index: actor,
+        [actor],
+        pipeline.resources.deadlines,
+        scorer.on_event,
+        hold.kill,
+        role="teacher",
+        model=model_name(config.model),
+    )
 
 
 def _request(wanted: Wanted, longest: int) -> SampleRequest:

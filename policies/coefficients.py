@@ -12,15 +12,36 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from policies import step
 from policies.config import Div, Only, Strand
 from policies.example import Example
+from policies.objective import Evaluation
 from policies.trajectory import Float32, Origin
 
 WHOLE = ("forward", "reverse", "jsd", "entropy")
 """Forms of a divergence that pull on every token of the vocabulary."""
 
 Mask = npt.NDArray[np.bool_]
+
+
+def of_share(
+    strands: Sequence[Strand], share: Sequence[Example], parts: Sequence[Evaluation] | None, max_tokens: int
+) -> list[Float32]:
+    """[T] of each example of one update's share, in order, from what was evaluated of its parts (`step.plan`).
+
+    None: the update was skipped, and what would have pulled did not; NaN throughout.
+    """
+    nothing = np.nan if parts is None else 0.0
+    found = [np.full(len(one.trajectory.tokens), nothing, np.float32) for one in share]
+    if not parts:
+        return found
+    ordered = [place for part in step.places(share, max_tokens) for place in part]
+    g_N = torch.cat([part.coefficient_BT.flatten().float() for part in parts]).cpu().numpy()
+    for place, one in zip(ordered, of_examples(strands, [share[place] for place in ordered], g_N), strict=True):
+        found[place] = one
+    return found
 
 
 def of_examples(strands: Sequence[Strand], examples: Sequence[Example], g_N: Float32) -> list[Float32]:

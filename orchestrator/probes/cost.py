@@ -38,19 +38,21 @@ class Passes:
     """Activations are computed again in the backward."""
 
 
-def flops(work: Mapping[str, Any], shape: Shape, passes: Passes = Passes()) -> float:
+PLAIN = Passes()
+
+
+def flops(work: Mapping[str, Any], shape: Shape, passes: Passes = PLAIN) -> float:
     """Of one entry of `work` (`bills`): kind, positions, tokens, pairs."""
-    body = 2.0 * shape.active * work["positions"] + 4.0 * shape.attention * work["pairs"]
-    head = 2.0 * shape.head * work["tokens"]
+    positions, tokens, pairs = (float(work[key]) for key in ("positions", "tokens", "pairs"))
+    body = 2.0 * shape.active * positions + 4.0 * shape.attention * pairs
+    head = 2.0 * shape.head * tokens
     if work["kind"] in ("generate", "score"):
         return body + head
     times = 2 if passes.adapters else 3
     return (times + passes.recomputes) * body + times * head
 
 
-def by_kind(
-    work: Iterable[Mapping[str, Any]], shapes: Mapping[str, Shape], passes: Passes = Passes()
-) -> dict[str, float]:
+def by_kind(work: Iterable[Mapping[str, Any]], shapes: Mapping[str, Shape], passes: Passes = PLAIN) -> dict[str, float]:
     """Kind -> FLOPs; NaN where a model's shape is not known."""
     found = dict.fromkeys(KINDS, 0.0)
     for one in work:
