@@ -255,6 +255,8 @@ def floor(design: Plan, epsilon: float, alpha: float) -> Float64:
     """[GRID]: probability of the outcomes that refute epsilon at alpha, or of the lowest one where none does."""
     of = design.outcomes()
     size = max(int(np.sum(of.at_most(np.array([epsilon]))[:, 0] <= alpha)), 1)
+    if len(design.looks) == 1:
+        return np.asarray(special.bdtr(size - 1, design.looks[0], GRID))
     lowest = Outcomes(of.n_O[:size], of.c_O[:size], of.log_paths_O[:size])
     total: Float64 = lowest.chances(GRID).sum(0)
     return total
