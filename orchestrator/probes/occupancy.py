@@ -87,7 +87,7 @@ def exact(
     *,
     end: Token | None = None,
     eta: Eta = uniform,
-    most: int = 200_000,
+    most: int = 1_000_000,
 ) -> Occupancy:
     """Enumerates every response of at most `horizon` tokens and adds up what it visits.
 
@@ -100,30 +100,22 @@ def exact(
         probabilities, a mapping without the key), or at the horizon, whichever is first. The horizon cuts: what is
         longer counts as its first `horizon` tokens.
     eta: response -> its T weights, which sum to 1.
-    most: responses to enumerate at most.
+    most: tokens of all responses together, at most; a million take some seconds and some hundred megabytes.
 
     ValueError: probabilities that are negative or do not sum to 1, no prompts, a horizon below 1, a prompt at which
-    the policy writes nothing at all, weights that do not sum to 1, more than `most` responses.
+    the policy writes nothing at all, weights that do not sum to 1, more than `most` tokens.
     """
     if horizon < 1:
         raise ValueError(f"occupancy: horizon is {horizon}; it counts the tokens of the longest response, at least 1")
     state_action: dict[StateAction, float] = {}
     state: dict[State, float] = {}
     trajectories: dict[State, float] = {}
-    for prompt, weight in weights_of(prompts).items():
-        for response, chance in _responses(_asked(policy, prompt), horizon, end):
-            if len(trajectories) >= most:
-                raise ValueError(
-                    f"occupancy: more than {most} responses within {horizon} tokens; enumerate a smaller vocabulary, "
-                    "a shorter horizon or fewer prompts, or estimate from samples"
-                )
-            if not response:
-                raise ValueError(f"occupancy: the policy writes nothing at prompt {prompt!r}; give its first token")
-            trajectories[prompt, response] = weight * chance
-            for t, share in _weighted(eta, response):
-                at, mass = (prompt, response[:t]), weight * chance * share
-                state[at] = state.get(at, 0.0) + mass
-                state_action[*at, response[t]] = state_action.get((*at, response[t]), 0.0) + mass
+    for prompt, weight, response, chance in _all(policy, weights_of(prompts), horizon, end, most):
+        trajectories[prompt, response] = weight * chance
+        for t, share in _weighted(eta, response):
+            at, mass = (prompt, response[:t]), weight * chance * share
+            state[at] = state.get(at, 0.0) + mass
+            state_action[*at, response[t]] = state_action.get((*at, response[t]), 0.0) + mass
     return Occupancy(state_action, state, trajectories)
 
 
@@ -210,6 +202,25 @@ def _asked(policy: Policy, prompt: Prompt) -> Callable[[Prefix], Chances]:
         return found
 
     return said
+
+
+def _all(
+    policy: Policy, weights: Mapping[Prompt, float], horizon: int, end: Token | None, most: int
+) -> list[tuple[Prompt, float, Prefix, float]]:
+    """Every response to every prompt with its probability; too many are refused before anything is summed."""
+    found: list[tuple[Prompt, float, Prefix, float]] = []
+    tokens = 0
+    for prompt, weight in weights.items():
+        for response, chance in _responses(_asked(policy, prompt), horizon, end):
+            if not response:
+                raise ValueError(f"occupancy: the policy writes nothing at prompt {prompt!r}; give its first token")
+            found.append((prompt, weight, response, chance))
+            if (tokens := tokens + len(response)) > most:
+                raise ValueError(
+                    f"occupancy: the responses within {horizon} tokens have more than {most} tokens together; take a "
+                    "smaller vocabulary, a shorter horizon or fewer prompts, or estimate from samples"
+                )
+    return found
 
 
 def _responses(policy: Callable[[Prefix], Chances], horizon: int, end: Token | None) -> Iterator[tuple[Prefix, float]]:
