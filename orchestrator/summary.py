@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from orchestrator.history import History, StageSpan, read_history
 from orchestrator.json_lines import Row, plain
+from orchestrator.probes.intervals import wilson
 from orchestrator.progress import UNKNOWN, clock, number, shown
 from orchestrator.report.origins import ON_TERMINAL, SHARES, label
 from verifiers import health
@@ -21,19 +21,8 @@ from verifiers.score import Status
 
 PARTS = ("generate", "score", "train", "publish", "ledger")
 """Where a step's time goes; the rest is `other`. Parts overlap where samplers run ahead."""
-CONFIDENCE = 0.95
 PLAIN_WIDTH = 120
 """Columns of a table that goes to a file."""
-
-
-def wilson(passed: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval for a share of n independent verdicts (Wilson 1927, JASA 22:209); NaN of none."""
-    if n == 0 or math.isnan(passed):
-        return math.nan, math.nan
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    middle = (passed + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(passed * (1 - passed) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def summarise(directory: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -21,6 +22,8 @@ from policies.bad_input import BadInput
 
 GRACE_SECONDS = 3
 """For answers that are on their way when the server is told to end."""
+LOAD_SECONDS = 2.0
+"""The first view is drawn first."""
 WARNING = (
     "warning: the page is open to other machines, without encryption: whoever reads the traffic has the token. "
     "On loopback, `ssh -L PORT:127.0.0.1:PORT` reaches it as well."
@@ -67,13 +70,16 @@ def serve(
         if expose and not is_loopback(host):
             print(WARNING, file=sys.stderr)
         say(address)
-        threading.Thread(target=_load, name="load", daemon=True).start()
+        threading.Thread(target=_load, args=(server,), name="load", daemon=True).start()
         with _opened(address, open_browser), suppress(KeyboardInterrupt):
             running.run(sockets=[listening])
 
 
-def _load() -> None:
-    """What views beyond the first need, loaded while the browser draws."""
+def _load(server: Server) -> None:
+    """What is asked for first is read while the browser starts, and what other views need while it draws."""
+    with suppress(BadInput):
+        server.reading("").refresh()
+    time.sleep(LOAD_SECONDS)
     import_module("orchestrator.page.documents")
     import_module("orchestrator.summary")
 

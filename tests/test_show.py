@@ -12,12 +12,13 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from orchestrator.ledger import RunLedger
+from orchestrator.probes.intervals import wilson
 from orchestrator.query import ask, print_answer, query
 from orchestrator.report.samples import load, ordered
 from orchestrator.report.show import body, show
 from orchestrator.report.visible import one_line, visible
 from orchestrator.run_directory import RunDirectory
-from orchestrator.summary import print_summary, summarise, token_shares, wilson
+from orchestrator.summary import print_summary, summarise, token_shares
 from policies.bad_input import BadInput
 from policies.config import TinyModel
 from policies.model_folder import materialise

@@ -164,4 +164,7 @@ def of_many(name: str, root: Path, reading: Callable[[str], Reading], query: Que
     asked = list(dict.fromkeys(one for one in query.get("runs", "").split(",") if one))
     if not asked or len(asked) > MOST_COMPARED:
         raise BadInput([f"runs: from 1 to {MOST_COMPARED} names with commas between them (got {len(asked)})"])
-    return siblings.compare({one: reading(one) for one in asked})
+    readings = {one: reading(one) for one in asked}
+    for one in readings.values():
+        one.refresh()
+    return siblings.compare(readings)

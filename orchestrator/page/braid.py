@@ -8,6 +8,7 @@ import numpy as np
 from orchestrator.page.reading import Reading
 from orchestrator.page.series import POINTS, Buckets, Float64, buckets, column, listed, names, within
 from orchestrator.page.stages import bands
+from orchestrator.probes.intervals import wilson
 from orchestrator.report.origins import COLOURS, SHARES
 from policies.trajectory import Origin
 
@@ -157,7 +158,5 @@ def _probes(reading: Reading, start: int | None, stop: int | None) -> list[Docum
 def _interval(share: float | None, n: int | None) -> Document:
     if share is None:
         return {"value": None, "low": None, "high": None}
-    from orchestrator.summary import wilson  # not before it is needed: it loads all of the configuration
-
     low, high = wilson(share, int(n or 0))
     return {"value": share, **dict(zip(("low", "high"), listed([low, high]), strict=True))}

@@ -47,8 +47,8 @@ class Reading:
     _tails: tuple[Tail, ...] = ()
 
     @classmethod
-    def open(cls, directory: Path) -> "Reading":
-        """The run in a directory, read up to now. BadInput if it is none."""
+    def open(cls, directory: Path, *, now: bool = True) -> "Reading":
+        """The run in a directory, read up to now, or at the first `refresh`. BadInput if it is none."""
         reading = cls(RunDirectory.open(directory))
         run = reading.run
         reading._tails = (
@@ -56,7 +56,8 @@ class Reading:
             Tail(run.decisions, reading._decisions_line, reading.decisions.clear),
             Tail(run.events, reading._events_line, reading._forget_events),
         )
-        reading.refresh()
+        if now:
+            reading.refresh()
         return reading
 
     def refresh(self) -> bool:

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Server:
         if found is None:
             return _said(404, "no such asset", "")
         body, media = found
-        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        tag = _tag(body)
         known = request.query_params.get("v", "") == tag.strip('"')
         kept = f"private, max-age={YEAR}, immutable" if known else "private, no-cache"
         headers = {"ETag": tag, "Cache-Control": kept}
@@ -101,8 +102,10 @@ class Server:
             return _said(404, f"no document {name[:40]!r}", f"there are {', '.join(answers.NAMES)}")
         if name in answers.OF_MANY:
             made = answers.of_many(name, self.root, self.reading, query)
-            return _json(request, made, f'"{hashlib.sha256(_dumped(made)).hexdigest()[:32]}"')
+            return _json(request, made, _tag(_dumped(made)))
         reading = self.reading(query.pop("run", ""))
+        if name in watch.OF_LINES:
+            reading.refresh()
         tag = watch.etag(name, watch.stamps(reading), f"{self._salt}{reading.run.root}?{sorted(query.items())}")
         if _same(request, tag):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
@@ -125,23 +128,23 @@ class Server:
             self._streams -= 1
 
     def reading(self, name: str) -> Reading:
-        """The run of that name below the root, read up to now; BadInput where there is none."""
+        """The run of that name below the root; BadInput where there is none. Whoever needs its lines refreshes it."""
         path = siblings.find(self.root, name or ".") or (siblings.first(self.root) if not name else None)
         if path is None:
             raise BadInput([f"run: no run {name[:80]!r} in this directory; `runs` lists them"])
         with self._lock:
-            found = self._readings.get(path)
-            if found is not None:
-                self._readings.move_to_end(path)
-        if found is None:
-            found = Reading.open(path)
-            with self._lock:
-                found = self._readings.setdefault(path, found)
-                while len(self._readings) > MOST_READINGS:
-                    self._readings.popitem(last=False)
-        else:
-            found.refresh()
+            found = self._readings.get(path) or Reading.open(path, now=False)
+            self._readings[path] = found
+            self._readings.move_to_end(path)
+            while len(self._readings) > MOST_READINGS:
+                self._readings.popitem(last=False)
         return found
+
+
+@lru_cache(256)
+def _tag(body: bytes) -> str:
+    """What is the same as long as the bytes are."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 def _dumped(made: Any) -> bytes:

@@ -30,6 +30,9 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 """Document -> the parts of a run directory that it is a function of."""
 
+OF_LINES = frozenset({"run", "braid", "curves", "decisions", "decided", "support", "costs", "report"})
+"""Documents that read the lines of metrics, decisions or events: the others do not wait for them."""
+
 LOOK_SECONDS = 0.5
 PING_SECONDS = 15.0
 STREAM_SECONDS = 600.0

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +21,13 @@ class Interval:
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
 """Of something that was not measured."""
+
+
+def wilson(passed: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a share of n independent verdicts (Wilson 1927, JASA 22:209); NaN of none."""
+    if n == 0 or math.isnan(passed):
+        return math.nan, math.nan
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    middle = (passed + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(passed * (1 - passed) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)

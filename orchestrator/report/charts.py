@@ -8,10 +8,11 @@ from typing import Any
 
 from orchestrator.history import History
 from orchestrator.json_lines import Row
+from orchestrator.probes.intervals import wilson
 from orchestrator.progress import number
 from orchestrator.report.origins import COLOURS, SHARES, label
 from orchestrator.report.traces import SERIES, Figure, bar, framed, line
-from orchestrator.summary import PARTS, wilson
+from orchestrator.summary import PARTS
 
 PROBE = "#c8452f"
 PART_COLOURS = {
