@@ -52,7 +52,7 @@ def available_of(pipeline: Pipeline, folder: Path, *, prompts: int = 0, earlier:
 
     A demonstrator by rule counts where it can solve the prompts; the default one is no data of anybody's.
     """
-    given = pipeline.demonstrations if _shows(pipeline) else None
+    given = pipeline.demonstrations if shows(pipeline) else None
     own = pipeline.prompts
     others = {name: brief(one) for name, one in (("shifted", own.shifted), ("guard", own.guard)) if one is not None}
     also = {name: brief(getattr(pipeline, name)) for name in CARRIED if getattr(pipeline, name) is not None}
@@ -94,7 +94,8 @@ def _plain(value: Any) -> Any:
             return value
 
 
-def _shows(pipeline: Pipeline) -> bool:
+def shows(pipeline: Pipeline) -> bool:
+    """Whether the pipeline has somebody who can show good responses to its training prompts."""
     match pipeline.demonstrations:
         case None:
             return False

@@ -76,17 +76,21 @@ class Diagnosed:
 
 
 def diagnosed(
-    snapshots: Sequence[Snapshot], marks: Marks, available: Available | None = None, *, file: str = "", name: str = ""
+    snapshots: Sequence[Snapshot], marks: Marks, available: Available | None = None, *, file: str = ""
 ) -> Diagnosed:
-    """Diagnose the newest snapshot and recommend a pipeline, `name`d so, from what there is.
+    """Diagnose the newest snapshot and recommend a pipeline from what there is.
 
     `snapshots` are the run's, oldest first; `file` is where the caller will write `.text`.
     """
-    found = diagnose(snapshots, marks)
-    gap = scaffold_gap(snapshots[-1], marks.confidence)
-    recommended = None
-    if available is not None:
-        recommended = recommend(found, available, name=name or "recommended", scaffold_gap=gap)
+    return advised(diagnose(snapshots, marks), snapshots[-1], available, marks.confidence, file)
+
+
+def advised(
+    found: Diagnosis, snapshot: Snapshot, available: Available | None, confidence: float, file: str = ""
+) -> Diagnosed:
+    """The same, of a diagnosis that was made."""
+    gap = scaffold_gap(snapshot, confidence)
+    recommended = None if available is None else recommend(found, available, scaffold_gap=gap)
     return Diagnosed(found, gap, recommended, file)
 
 

@@ -17,15 +17,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from actors import cluster, in_process
-from actors.pool import RolloutPool
-from actors.sampler import SamplerReplica
 from orchestrator.build import Inputs, read_inputs
 from orchestrator.config import Pipeline
+from orchestrator.here import HERE
 from orchestrator.label_config import StepLabels
 from orchestrator.load import read
+from orchestrator.measuring import rollouts
 from orchestrator.needs import STEP
-from orchestrator.processes import environment, threads
-from orchestrator.run import HERE
 from orchestrator.run_directory import RunDirectory
 from orchestrator.scorers import scorers
 from orchestrator.step_labels import StepLabeller
@@ -175,7 +173,7 @@ async def _complete(job: Job, found: Sequence[Trajectory]) -> tuple[list[Traject
         raise BadInput([f"{job.home.checkpoints}: no good checkpoint whose model could complete the steps"])
     hold = (in_process.start if job.in_process else cluster.start)(f"{job.home.root.name}-label")
     try:
-        writer = _pool(pipeline, hold, newest / "model")
+        writer = rollouts(pipeline, hold, newest / "model", _tell)
         judges = scorers(pipeline, hold, _tell)
         for actor in (*writer.replicas, *judges.actors):
             deadline = pipeline.resources.deadlines.start
@@ -207,29 +205,6 @@ def _chunks(found: Sequence[Trajectory]) -> Iterator[list[Trajectory]]:
         chunk += members
     if chunk:
         yield chunk
-
-
-def _pool(pipeline: Pipeline, hold: cluster.Hold, folder: Path) -> RolloutPool:
-    """The rollout engines, serving the folder's weights."""
-    config, deadlines = pipeline.resources.rollout, pipeline.resources.deadlines
-    count = threads(config.threads, config.replicas, pipeline.model)
-
-    def spawn(index: int) -> cluster.Actor:
-        return hold.spawn(
-            SamplerReplica,
-            str(folder),
-            pipeline.model,
-            config.model_copy(update={"threads": count}),
-            pipeline.model.context,
-            pipeline.name,
-            "folder",
-            role="rollout",
-            index=index,
-            gpus=config.gpus,
-            env=environment(count, config.engine, config.gpus),
-        )
-
-    return RolloutPool(spawn, [spawn(index) for index in range(config.replicas)], deadlines, _tell, hold.kill)
 
 
 def _tell(kind: str, **facts: Any) -> None:

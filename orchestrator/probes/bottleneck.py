@@ -189,13 +189,13 @@ def _split(ways: Sequence[Obstacle], bank: Sequence[Obstacle], epsilon: float, s
     """[1 + B, P, 3] the PARTS that an unsolved prompt belongs to.
 
     Of a prompt without a trajectory of its own: the shares among the bank's trajectories that are not reached, drawn
-    anew for each resample; where there are none, nothing speaks for any reach.
+    anew for each resample (Jeffreys' prior); without a bank nothing speaks for any reach.
     """
     found = np.zeros((1 + RESAMPLES, len(ways), len(PARTS)))
     dead = [_part(way) for way in bank if way.reach < epsilon]
     others = np.eye(len(PARTS))[np.zeros(1 + RESAMPLES, int)]
-    if dead:
-        counts = np.bincount(dead, minlength=len(PARTS)) + 0.5
+    if any(way.shape != "unknown" for way in bank):
+        counts = np.bincount(np.array(dead, int), minlength=len(PARTS)) + 0.5
         drawn = np.random.default_rng(seed).dirichlet(counts, RESAMPLES)
         others = np.concatenate([counts[None] / counts.sum(), drawn])
     for at, way in enumerate(ways):

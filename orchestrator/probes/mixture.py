@@ -80,13 +80,13 @@ def likelihood(grid: Cells, now: tuple[Int64, Int64], earlier: tuple[Int64, Int6
     """[P, G], each row's largest 1. `now` and `earlier` are (n, c).
 
     `least_P`: a rate that is known to be reached, such as the exact probability of a good response; cells below it are
-    ruled out, all but the highest (the grid is coarse).
+    ruled out, all but the two highest (the grid is coarse, and its last rate, 1, allows no failure).
     """
     told = log_likelihood(*now, grid.now_G)
     if earlier is not None:
         told = told + log_likelihood(*earlier, grid.earlier_G)
-    highest = grid.now_G >= grid.now_G.max()
-    told[(grid.now_G[None] < least_P[:, None]) & ~highest[None]] = -np.inf
+    bound_P = np.minimum(least_P, np.unique(grid.now_G)[-2:].min())
+    told[grid.now_G[None] < bound_P[:, None]] = -np.inf
     found: Float64 = np.exp(told - told.max(axis=1, keepdims=True))
     return found
 
