@@ -23,7 +23,7 @@ def rng():
 
 
 def coverage(values, truth=0.1, confidence=0.95):
-    found = [crossed(one, confidence=confidence, span=(-9.0, 9.0)).interval for one in values]
+    found = [crossed(one, confidence=confidence).interval for one in values]
     return float(np.mean([one.low <= truth <= one.high for one in found]))
 
 
@@ -31,20 +31,20 @@ def coverage(values, truth=0.1, confidence=0.95):
     ("seeds", "of_seed"), [(1, 0.0), (2, 0.0), (3, 0.0), (3, 0.03), (5, 0.0), (5, 0.1), (8, 0.1)], ids=str
 )
 def test_a_95_percent_interval_covers_the_planted_mean(rng, seeds, of_seed):
-    assert 0.925 <= coverage(planted(rng, seeds, 48, of_seed, 0.2, 0.15)) <= 0.985
+    assert 0.92 <= coverage(planted(rng, seeds, 128, of_seed, 0.2, 0.15)) <= 0.985
 
 
 def test_two_seeds_that_dominate_are_told_as_what_they_are(rng):
     """The docstring's figure: below nominal, and far better than intervals over prompts alone."""
-    values = planted(rng, 2, 48, 0.1, 0.2, 0.15)
-    over_prompts = [crossed(one.mean(axis=0, keepdims=True), confidence=0.95, span=(-9, 9)).interval for one in values]
+    values = planted(rng, 2, 128, 0.1, 0.2, 0.15)
+    over_prompts = [crossed(one.mean(axis=0, keepdims=True), confidence=0.95).interval for one in values]
     alone = float(np.mean([one.low <= 0.1 <= one.high for one in over_prompts]))
     both = coverage(values)
-    assert 0.83 <= both <= 0.93
+    assert 0.86 <= both <= 0.94
     assert alone < both - 0.15
 
 
-def bootstrapped(rng, values, replicates=400):
+def bootstrapped(rng, values, replicates=300):
     """The hierarchical bootstrap's percentile interval: seeds and prompts drawn anew, with replacement."""
     seeds, prompts = values.shape
     by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), replicates)
@@ -55,16 +55,33 @@ def bootstrapped(rng, values, replicates=400):
 
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_a_bootstrap_over_few_seeds_would_promise_more_than_it_keeps(rng, seeds):
-    values = planted(rng, seeds, 48, 0.1, 0.2, 0.15)
-    found = [bootstrapped(rng, one) for one in values[:400]]
+    values = planted(rng, seeds, 128, 0.1, 0.2, 0.15)
+    found = [bootstrapped(rng, one) for one in values[:200]]
     covered = float(np.mean([low <= 0.1 <= high for low, high in found]))
     assert covered < 0.9
     assert covered < coverage(values) - 0.04
 
 
+def with_one_more(values):
+    """Student's interval, with the squares of one value that is 1 away, half the span."""
+    error = np.sqrt((np.sum((values - values.mean()) ** 2) + 1) / (len(values) - 1) / len(values))
+    return stats.t.interval(0.9, len(values) - 1, values.mean(), error)
+
+
+@pytest.mark.parametrize(("prompts", "share"), [(8, 0.05), (64, 0.02), (256, 0.005)])
+def test_rare_prompts_that_change_wholly_are_covered(rng, prompts, share):
+    """A share of prompts goes from never to always, and the others move by a draw or none: Student alone is fooled."""
+    noise = rng.integers(-1, 2, (DRAWS, 1, prompts)) / 64
+    values = np.where(rng.random((DRAWS, 1, prompts)) < share, 1.0, noise)
+    half = stats.t.ppf(0.975, prompts - 1) * values.std(axis=2, ddof=1) / np.sqrt(prompts)
+    fooled = float(np.mean(np.abs(values.mean(axis=2) - share) <= half))
+    assert coverage(values, truth=share) >= 0.93
+    assert fooled < 0.9
+
+
 def test_one_seed_is_students_t_over_prompts(rng):
     values = rng.normal(0.2, 0.1, 30)
-    expected = stats.t.interval(0.9, 29, values.mean(), stats.sem(values))
+    expected = with_one_more(values)
     found = crossed(values[None], confidence=0.9)
     assert (found.interval.low, found.interval.high) == pytest.approx(expected)
     assert math.isnan(found.between_seeds)
@@ -72,7 +89,7 @@ def test_one_seed_is_students_t_over_prompts(rng):
 
 def test_one_prompt_is_students_t_over_seeds(rng):
     values = rng.normal(0.2, 0.1, 6)
-    expected = stats.t.interval(0.9, 5, values.mean(), stats.sem(values))
+    expected = with_one_more(values)
     found = crossed(values[:, None], confidence=0.9)
     assert (found.interval.low, found.interval.high) == pytest.approx(expected)
 
@@ -84,7 +101,7 @@ def test_pairing_narrows_what_the_same_prompts_share(rng):
     shuffled = crossed(other[:, rng.permutation(60)] - base, confidence=0.95).interval
     assert paired.low <= 0.05 <= paired.high
     assert paired.low > 0
-    assert shuffled.high - shuffled.low > 4 * (paired.high - paired.low)
+    assert shuffled.high - shuffled.low > 3 * (paired.high - paired.low)
 
 
 def test_the_seeds_share_of_the_variance_is_told(rng):
