@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.meter import POLICY
-from orchestrator.config import Pipeline
+from orchestrator.config import Pipeline, models_that_judge
 from orchestrator.frozen_models import EARLIER, REFERENCE, SELF, cast
 from orchestrator.history import History
 from orchestrator.loop import StageRun
@@ -26,6 +26,8 @@ class Sizes:
     unknown: Mapping[str, str]
     """Name -> why its shape is not known."""
     passes: Passes = PLAIN
+    judges: tuple[str, ...] = ()
+    """Models that the verifiers ask, which nobody counts."""
 
     def flops(self, work: Iterable[Mapping[str, Any]]) -> float:
         """Of these entries; NaN where one is of a model whose shape is not known."""
@@ -37,6 +39,7 @@ class Sizes:
             "shapes": {name: asdict(shape) for name, shape in self.shapes.items()},
             "unknown": dict(self.unknown),
             "passes": asdict(self.passes),
+            "judges": list(self.judges),
         }
 
 
@@ -58,8 +61,8 @@ def sizes_of(pipeline: Pipeline, folder: Path, stages: Sequence[StageRun], root:
         folders[model_name(writer)] = Path(writer.path) if isinstance(writer, HfModel) else root / "teacher"
     heads = {*beside, *(own if any(stage.head == "scalar" for stage in stages) else ())}
     learner = pipeline.resources.learner
-    found, unknown = _all(folders, heads)
-    return Sizes(found, unknown, Passes(learner.lora is not None, learner.gradient_checkpointing))
+    passes = Passes(learner.lora is not None, learner.gradient_checkpointing)
+    return Sizes(*_all(folders, heads), passes, models_that_judge(pipeline))
 
 
 def _all(folders: Mapping[str, Path], heads: Collection[str]) -> tuple[dict[str, Shape], dict[str, str]]:
@@ -77,7 +80,8 @@ def read_sizes(history: History) -> Sizes:
     passes = Passes(bool(learner.get("lora")), bool(learner.get("gradient_checkpointing")))
     if told:
         last = told[-1]
-        return Sizes({name: Shape(**one) for name, one in last["shapes"].items()}, last["unknown"], passes)
+        shapes = {name: Shape(**one) for name, one in last["shapes"].items()}
+        return Sizes(shapes, last["unknown"], passes, tuple(last.get("judges") or ()))
     model = history.config.get("model") or {}
     folder = history.run.root / "model" if model.get("kind") == "tiny" else Path(model.get("path") or "")
     return Sizes(*_all(dict.fromkeys((POLICY, REFERENCE, SELF), folder), ()), passes)
