@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betainc
+from scipy.special import betainc, xlog1py, xlogy
 
 from orchestrator.probes import curves, mixture, profile
 from orchestrator.probes.intervals import UNKNOWN, Interval
@@ -28,6 +28,9 @@ from orchestrator.probes.sequential import Counts
 from orchestrator.probes.snapshot import Float64
 
 CLASSES = ("expansion", "reshaping", "attrition", "outside")
+COARSE, MOST_SEEN, SEEN_PRIOR = 0.5, 400, 0.1
+"""Log-likelihood that the grid may lack at a prompt's counts; cells added at most; prior of all these together."""
+
 DOMINANT = 2.0
 """A part is dominant where it is more than this many times as large as the other."""
 
@@ -77,7 +80,7 @@ def decompose(
     bounds = [np.nan_to_num(one[rows], nan=0.0) for one in least or (np.zeros(len(keep)),) * 2]
     before, after = before.rows(rows), after.rows(rows)
     total = curves.change(before, after, [k], confidence=confidence)[0]
-    grid = cells(epsilon)
+    grid = _with_seen(cells(epsilon), before, after, epsilon)
     data = _data(grid, (before, after), bounds)
     spread = profile.best(data)
     classes, moved = _classes(grid, epsilon), (1 - grid.earlier_G) ** k - (1 - grid.now_G) ** k
@@ -102,6 +105,37 @@ def cells(epsilon: float) -> mixture.Cells:
     earlier, now = np.meshgrid(one_K, one_K, indexing="ij")
     prior = 0.5 * np.outer(mass_K, mass_K) + 0.5 * np.diag(mass_K)
     return mixture.Cells(earlier.ravel(), now.ravel(), prior.ravel())
+
+
+def _with_seen(grid: mixture.Cells, before: Counts, after: Counts, epsilon: float) -> mixture.Cells:
+    """The grid and, where so many draws were taken that it is too coarse for some counts, cells at what was seen."""
+    told = mixture.log_likelihood(before.n_P, before.c_P, grid.earlier_G)
+    told = (told + mixture.log_likelihood(after.n_P, after.c_P, grid.now_G)).max(1)
+    rates = [side.c_P / side.n_P for side in (before, after)]
+    best = [
+        xlogy(side.c_P, rate) + xlog1py(side.n_P - side.c_P, -rate)
+        for side, rate in zip((before, after), rates, strict=True)
+    ]
+    coarse = best[0] + best[1] - told > COARSE
+    if not coarse.any():
+        return grid
+    for spacing in 0.01 * 2.0 ** np.arange(7):
+        seen = np.unique(np.stack([_rounded(rate[coarse], spacing, epsilon) for rate in rates]), axis=1)
+        if seen.shape[1] <= MOST_SEEN:
+            break
+    prior = np.full(seen.shape[1], SEEN_PRIOR / seen.shape[1])
+    return mixture.Cells(
+        *(
+            np.concatenate(one)
+            for one in zip((grid.earlier_G, grid.now_G, grid.prior_G), (seen[0], seen[1], prior), strict=True)
+        )
+    )
+
+
+def _rounded(rate: Float64, spacing: float, epsilon: float) -> Float64:
+    """Rates on a lattice of equal standard errors, each on its own side of epsilon."""
+    near = np.sin(np.clip(np.round(np.arcsin(np.sqrt(rate)) / spacing) * spacing, 0, np.pi / 2)) ** 2
+    return np.asarray(np.where(rate >= epsilon, np.maximum(near, epsilon), np.minimum(near, 0.99 * epsilon)))
 
 
 def _classes(grid: mixture.Cells, epsilon: float) -> Float64:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaincinv
 
-from orchestrator.probes.mixture import PRIOR_PROMPTS
 from orchestrator.probes.snapshot import Float64
 
-FITS, SEARCHES, NEWTONS = 300, 150, 8
-TINY = 1e-300
+FITS, SEARCHES, NEWTONS = 3000, 150, 8
+PRIOR_PROMPTS = 0.1
+"""Prompts that the spread before evidence weighs as much as: it settles what the data leave open, and no more."""
+TINY, STILL = 1e-300, 3e-3
 NEAR = 1.02
 """The search closes in on the allowed deviance from either side; this close to it counts as there."""
 
@@ -46,7 +47,7 @@ class Profile:
 
 def best(data: Data) -> Float64:
     """[G] the spread of the largest likelihood, the prior counted in."""
-    return _climb(data, data.prior_G / data.prior_G.sum(), FITS)
+    return _climb(data, data.prior_G / data.prior_G.sum())
 
 
 def intervals(data: Data, spread_G: Float64, figures_MG: Float64, confidence: float) -> Profile:
@@ -63,12 +64,18 @@ def intervals(data: Data, spread_G: Float64, figures_MG: Float64, confidence: fl
     return Profile(figures_MG @ spread_G, 0.0 - ends[count:], ends[:count] + 0.0)
 
 
-def _climb(data: Data, start_G: Float64, times: int) -> Float64:
-    spread, prior = start_G, PRIOR_PROMPTS * data.prior_G
-    total = data.count_R.sum() + prior[start_G > 0].sum()
-    for _ in range(times):
-        spread = np.where(start_G > 0, spread * ((data.count_R / (data.like_RG @ spread)) @ data.like_RG) + prior, 0.0)
-        spread = spread / total
+def _climb(data: Data, start_G: Float64) -> Float64:
+    """Expectation-maximisation within the cells where `start` has mass, until the likelihood stands still."""
+    prior = np.where(start_G > 0, PRIOR_PROMPTS * data.prior_G, 0.0)
+    total, spread, last = data.count_R.sum() + prior.sum(), start_G, -np.inf
+    for turn in range(FITS):
+        told_R = data.like_RG @ spread
+        spread = (spread * ((data.count_R / np.maximum(told_R, TINY)) @ data.like_RG) + prior) / total
+        if turn % 100 == 99:
+            now = _told(data, spread)
+            if now - last < STILL:
+                break
+            last = now
     return spread
 
 
@@ -125,6 +132,6 @@ def _without(data: Data, figures_MG: Float64, most: float, allowed: float) -> Fl
         start = np.where(figure == 0, data.prior_G, 0.0)
         if side is None or not (data.like_RG @ start > 0).all():
             continue
-        if 2 * (most - _told(data, _climb(data, start / start.sum(), FITS))) <= allowed:
+        if 2 * (most - _told(data, _climb(data, start / start.sum()))) <= allowed:
             ends[side] = 0.0
     return ends
