@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -110,7 +111,7 @@ class Attempt:
             )
             probed = bool(self.inputs.probe)
             self._models = StageModels(self._parts, self.pipeline, self.directory.checkpoints, probed)
-            await self.demonstrate(hold)
+            await _demonstrate(self, hold)
             self._sizes = sizes_of(self.pipeline, self.inputs.folder, self.inputs.stages, self.directory.root)
             self.ledger.event("models", **self._sizes.row())
             self._measuring = Measuring(self.directory, self.pipeline, self.inputs, self._parts, self.progress.phase)
@@ -120,28 +121,6 @@ class Attempt:
             raise
         finally:
             hold.stop()
-
-    async def demonstrate(self, hold: cluster.Hold) -> None:
-        """Let the teacher model write its demonstrations, where the pipeline has one."""
-        config = self.pipeline.demonstrations
-        if isinstance(config, ModelDemonstrations):
-            self.progress.phase("the teacher writes its demonstrations")
-            with metered() as bill:
-                found = await written_by_model(
-                    config,
-                    self.pipeline,
-                    hold=hold,
-                    scorer=self.parts.scorer.aside(),
-                    inputs=self.inputs,
-                    directory=self.directory.root,
-                )
-            self.spent("demonstrations", self.inputs.stages[0], bill)
-            self.inputs = replace(self.inputs, demonstrations=found)
-
-    def spent(self, what: str, stage: StageRun, bill: Bill) -> None:
-        """Tell the ledger of work outside of steps."""
-        if bill.work:
-            self.ledger.event("work", step=self.state.step, stage=stage.config.name, what=what, **bills.facts(bill))
 
     def folder_of(self, name: str) -> Path:
         """The model folder of a policy of this run, `stage:NAME` or `found:NAME`."""
@@ -236,6 +215,7 @@ class Attempt:
         """Measure the served policy on the held-out prompts."""
         whole = self.state.step == 0 or self.ends(stage, self.state)
         step, before = self.state.step, baseline(self.state)
+        began = time.perf_counter()
         with metered() as bill:
             measured = self.measuring
             rows = await (measured.at_end(stage, step, before) if whole else measured.at_cadence(stage, step))
@@ -250,6 +230,7 @@ class Attempt:
             "n": n,
             "n_sampled": n_sampled,
             "unknown": len(rows) - n - n_sampled,
+            "seconds_probe": time.perf_counter() - began,
             **bills.facts(bill),
         }
         self.state.accuracy = greedy if n else self.state.accuracy
@@ -290,7 +271,7 @@ class Attempt:
         served = self.parts.rollouts
         if restored is not None or stage.repaired is None:  # a repair is compared with what the repaired stage found
             self.measuring.found = self.models.found or (served.weights, served.version)
-        await self.furnish(stage)
+        await _furnish(self, stage)
         if restored is None and stage.restart:
             self.state.version += 1
             await self.models.restart(stage, self.state.version)
@@ -311,20 +292,45 @@ class Attempt:
         """A frozen model that follows the learner takes its share of the step's weights."""
         await self.models.follow(stage, state.version, share(stage, state.stage_step))
 
-    async def furnish(self, stage: StageRun) -> None:
-        """The stage's sources, with what the policy prepares for it and what is replayed."""
 
-        def lost(one: Dropped) -> None:
-            facts = {"cause": one.cause, "responses": len(one.lost), "reason": one.reason}
-            self.ledger.event("dropped", step=self.state.step, id=one.id, **facts)
-
+async def _demonstrate(attempt: Attempt, hold: cluster.Hold) -> None:
+    """Let the teacher model write its demonstrations, where the pipeline has one."""
+    config = attempt.pipeline.demonstrations
+    if isinstance(config, ModelDemonstrations):
+        attempt.progress.phase("the teacher writes its demonstrations")
         with metered() as bill:
-            self._sources = await furnish(
-                self.parts.collector(self.inputs, self.pipeline, stage, lambda: self.state.version),
-                Recipe(stage.config, stage.strands),
-                self.directory.root,
-                step=self.state.step,
-                ranker=self.parts.frozen.reference(stage.index),
-                on_drop=lost,
+            found = await written_by_model(
+                config,
+                attempt.pipeline,
+                hold=hold,
+                scorer=attempt.parts.scorer.aside(),
+                inputs=attempt.inputs,
+                directory=attempt.directory.root,
             )
-        self.spent("prepare", stage, bill)
+        _spent(attempt, "demonstrations", attempt.inputs.stages[0], bill)
+        attempt.inputs = replace(attempt.inputs, demonstrations=found)
+
+
+async def _furnish(attempt: Attempt, stage: StageRun) -> None:
+    """The stage's sources, with what the policy prepares for it and what is replayed."""
+
+    def lost(one: Dropped) -> None:
+        facts = {"cause": one.cause, "responses": len(one.lost), "reason": one.reason}
+        attempt.ledger.event("dropped", step=attempt.state.step, id=one.id, **facts)
+
+    with metered() as bill:
+        attempt._sources = await furnish(
+            attempt.parts.collector(attempt.inputs, attempt.pipeline, stage, lambda: attempt.state.version),
+            Recipe(stage.config, stage.strands),
+            attempt.directory.root,
+            step=attempt.state.step,
+            ranker=attempt.parts.frozen.reference(stage.index),
+            on_drop=lost,
+        )
+    _spent(attempt, "prepare", stage, bill)
+
+
+def _spent(attempt: Attempt, what: str, stage: StageRun, bill: Bill) -> None:
+    """Tell the ledger of work outside of steps."""
+    if bill.work:
+        attempt.ledger.event("work", step=attempt.state.step, stage=stage.config.name, what=what, **bills.facts(bill))

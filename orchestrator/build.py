@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,14 @@ from actors.cluster import Actor, Hold
 from actors.environments import EnvironmentPool
 from actors.frozen import FrozenReplica
 from actors.learner_seat import LearnerSeat
+from actors.meter import POLICY
 from actors.pool import FrozenPool, LearnerPool, RayPublisher, RolloutPool
 from actors.sampler import SamplerReplica
 from actors.scorer_pool import ScorerPool
+from orchestrator import repairs
 from orchestrator.collect import Collector
 from orchestrator.companions import Companion, rewarded
-from orchestrator.config import Pipeline
+from orchestrator.config import Pipeline, Stage
 from orchestrator.data import read as read_data
 from orchestrator.environments import environment_pool, framing_of, playing
 from orchestrator.frozen_models import FrozenModels
@@ -33,7 +34,6 @@ from orchestrator.probing import Prober, ProbeSet, scaffolded
 from orchestrator.processes import environment, threads
 from orchestrator.scorers import scorers
 from orchestrator.step_labels import StepLabeller
-from policies import checkpoint
 from policies.bad_input import refuse
 from policies.model_folder import materialise
 from policies.models import Head
@@ -150,27 +150,30 @@ class Parts:
 
 
 def stage_runs(pipeline: Pipeline) -> tuple[StageRun, ...]:
-    """Each stage with its recipe expanded."""
-    runs = []
-    for index, stage in enumerate(pipeline.stages):
-        recipe = recipe_of(stage.recipe)
-        runs.append(
-            StageRun(
-                index,
-                stage,
-                recipe.strands,
-                recipe.controls,
-                recipe.teacher,
-                recipe.learners,
-                recipe.teachers,
-                recipe.refresh,
-                recipe.restart,
-                recipe.head,
-                pipeline.step_labels if any(map(reads_steps, recipe.strands)) else None,
-            )
-        )
+    """Each stage with its recipe expanded, and after them all the repairs that contracts may ask for."""
+    runs = [_stage_run(pipeline, index, stage) for index, stage in enumerate(pipeline.stages)]
+    for one in repairs.planned(pipeline):
+        repair = _stage_run(pipeline, len(runs), one.config)
+        runs.append(replace(repair, repaired=runs[one.of], attempt=one.attempt))
     _one_head(runs)
     return tuple(runs)
+
+
+def _stage_run(pipeline: Pipeline, index: int, stage: Stage) -> StageRun:
+    recipe = recipe_of(stage.recipe)
+    return StageRun(
+        index,
+        stage,
+        recipe.strands,
+        recipe.controls,
+        recipe.teacher,
+        recipe.learners,
+        recipe.teachers,
+        recipe.refresh,
+        recipe.restart,
+        recipe.head,
+        pipeline.step_labels if any(map(reads_steps, recipe.strands)) else None,
+    )
 
 
 def _one_head(stages: Sequence[StageRun]) -> None:
@@ -210,11 +213,11 @@ async def start_parts(
     hold: Hold,
     on_event: Callable[..., None],
     say: Callable[[str], None],
-    checkpoints: Path = Path(),
+    folder_of: Callable[[str], Path] = Path,
 ) -> Parts:
     """Spawn every actor at once and wait until each answers; the slowest sets the time.
 
-    `checkpoints` is the run's directory of them, where a teacher `stage:NAME` comes from.
+    `folder_of`: where a policy of this run lies that a teacher names, `stage:NAME` or `found:NAME`.
     """
     resources, deadlines = pipeline.resources, pipeline.resources.deadlines
     spawn_rollout = partial(_spawn_rollout, hold, pipeline, inputs)
@@ -229,7 +232,7 @@ async def start_parts(
     )
     judging = scorers(pipeline, hold, on_event)
     environments = environment_pool(pipeline, hold, on_event, judging.judging) if inputs.writes else None
-    frozen = _frozen_models(hold, pipeline, inputs, checkpoints)
+    frozen = _frozen_models(hold, pipeline, inputs, folder_of)
     models = [*judging.actors, *(actor for pool in frozen.pools.values() for actor in pool.replicas)]
     models += environments.replicas if environments else []
     pools = [learner, *learners.values()]
@@ -290,13 +293,12 @@ def _learner_pools(hold: Hold, pipeline: Pipeline, inputs: Inputs) -> tuple[Lear
     """The policy's ranks, and those of every co-learner that a stage has."""
     count, deadlines = pipeline.resources.learner.replicas, pipeline.resources.deadlines
 
-    def pool(role: str, head: Head) -> LearnerPool:
-        return LearnerPool(
-            [_spawn_learner(hold, pipeline, inputs, rank, role, head) for rank in range(count)], deadlines
-        )
+    def pool(role: str, head: Head, model: str = POLICY) -> LearnerPool:
+        ranks = [_spawn_learner(hold, pipeline, inputs, rank, role, head) for rank in range(count)]
+        return LearnerPool(ranks, deadlines, model=model)
 
     names = dict.fromkeys(one.name for stage in inputs.stages for one in stage.learners)
-    beside = {name: pool(f"learner-{name}", "scalar") for name in names}
+    beside = {name: pool(f"learner-{name}", "scalar", name) for name in names}
     return pool("learner", "language" if inputs.writes else "scalar"), beside
 
 
@@ -320,7 +322,7 @@ def _spawn_learner(
     )
 
 
-def _frozen_models(hold: Hold, pipeline: Pipeline, inputs: Inputs, checkpoints: Path) -> FrozenModels:
+def _frozen_models(hold: Hold, pipeline: Pipeline, inputs: Inputs, folder_of: Callable[[str], Path]) -> FrozenModels:
     """Those of every stage; replicas are numbered across all of them."""
     config, deadlines = pipeline.resources.frozen, pipeline.resources.deadlines
     count = threads(config.threads, config.replicas, pipeline.model)
@@ -342,13 +344,6 @@ def _frozen_models(hold: Hold, pipeline: Pipeline, inputs: Inputs, checkpoints: 
             )
             for _ in range(config.replicas)
         ]
-        return FrozenPool(replicas, deadlines)
+        return FrozenPool(replicas, deadlines, name)
 
-    ends = dict(
-        zip((one.name for one in pipeline.stages), accumulate(one.steps for one in pipeline.stages), strict=True)
-    )
-
-    def left_by(stage: str) -> Path:
-        return checkpoints / checkpoint.name(ends[stage]) / "model"
-
-    return FrozenModels.started(pool, left_by, inputs.stages)
+    return FrozenModels.started(pool, folder_of, inputs.stages)

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.commands import compare, ui
+from orchestrator.commands import compare, diagnose, evaluate, probe, ui
 from orchestrator.options import Directory, File, InProcess, Json, Order, Sets, plain_console, print_json
-from policies.bad_input import BadInput
+from policies.bad_input import BadInput, refuse
 
 BAD_INPUT, INTERRUPTED = 2, 4
 
@@ -182,8 +182,14 @@ def _refuse_existing(out: Path) -> None:
 
 
 @app.command()
-def resume(directory: Directory, in_process: InProcess = False) -> None:
+def resume(
+    directory: Directory,
+    sets: Sets = [],  # noqa: B006
+    in_process: InProcess = False,
+) -> None:
     """Go on from the newest good checkpoint of an interrupted or failed run, or with the runs that an experiment lacks.
+
+    With --set a run's contracts and repairs may change, and nothing else: what a contract stopped is judged again.
 
     Example: [bold]braid resume runs/first[/]
     """
@@ -191,12 +197,14 @@ def resume(directory: Directory, in_process: InProcess = False) -> None:
     from orchestrator.study import is_experiment
 
     if is_experiment(directory):
-        from orchestrator.experiments import resume as go_on
-    else:
-        RunDirectory.open(directory)
-        from orchestrator.run import resume as go_on
+        from orchestrator.experiments import resume as go_on_with_all
 
-    _finish(lambda: go_on(directory, in_process=in_process))
+        refuse([f"--set: {one}: an experiment's runs are compared, so none may change" for one in sets])
+        _finish(lambda: go_on_with_all(directory, in_process=in_process))
+    RunDirectory.open(directory)
+    from orchestrator.run import resume as go_on
+
+    _finish(lambda: go_on(directory, sets, in_process=in_process))
 
 
 def _finish(body: Any) -> None:
@@ -286,6 +294,9 @@ def query(
 
 ui.add(app)
 compare.add(app)
+diagnose.add(app)
+probe.add(app)
+evaluate.add(app)
 
 
 # ---------------------------------------------------------------- elsewhere

@@ -4,6 +4,7 @@ reference          the policy as the stage found it (after a restart: as it trai
 self, refreshed    the same, and then the learner's again as `refresh` says; unrefreshed it is the reference itself
 a folder           weights that somebody else trained
 stage:NAME         the policy as that earlier stage left it
+found:NAME         the policy as that stage found it, for its repair
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, assert_never
 
 from actors.pool import FrozenPool
+from orchestrator.handoff_config import FOUND_BY
 from orchestrator.loop import StageRun
 from orchestrator.needs import wanted
 from orchestrator.views import EVERYBODY, wants
@@ -120,17 +122,17 @@ class FrozenModels:
 
     spawn: Spawn
     folder_of: Callable[[str], Path]
-    """Stage name -> the model folder that it left."""
+    """`stage:NAME` or `found:NAME` -> the model folder that holds it."""
     casts: Sequence[Cast]
     pools: dict[str, FrozenPool] = field(default_factory=dict)
 
     @classmethod
     def started(cls, spawn: Spawn, folder_of: Callable[[str], Path], stages: Sequence[StageRun]) -> "FrozenModels":
-        """Spawn all whose weights exist or will be given; a `stage:` teacher waits for that stage's end."""
+        """Spawn all whose weights exist or will be given; a policy of this run waits until it is wanted."""
         made = cls(spawn, folder_of, [cast(stage) for stage in stages])
         for one in made.casts:
             for name in one.names:
-                if not name.startswith(EARLIER):
+                if not name.startswith((EARLIER, FOUND_BY)):
                     made._pool(name)
         return made
 
@@ -184,8 +186,8 @@ class FrozenModels:
     def _pool(self, name: str) -> FrozenPool:
         if name not in self.pools:
             folder = "" if name in (REFERENCE, SELF) else name
-            if name.startswith(EARLIER):
-                folder = str(self.folder_of(name.removeprefix(EARLIER)))
+            if name.startswith((EARLIER, FOUND_BY)):
+                folder = str(self.folder_of(name))
             refreshed = any(one.follows == name for one in self.casts)
             self.pools[name] = self.spawn(folder, name, refreshed)
         return self.pools[name]

@@ -38,7 +38,7 @@ class History:
 
     @property
     def status(self) -> str:
-        """How the last attempt stands: running, finished, failed, interrupted, or not started."""
+        """How the last attempt stands: running, finished, failed, interrupted, stopped by a contract, not started."""
         kinds = [event["kind"] for event in self.events if event["kind"] in STATUS]
         return STATUS[kinds[-1]] if kinds else "not started"
 
@@ -48,7 +48,13 @@ class History:
         return before[-1] if before else None
 
 
-STATUS = {"started": "running", "finished": "finished", "failed": "failed", "interrupted": "interrupted"}
+STATUS = {
+    "started": "running",
+    "finished": "finished",
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "contract_broken": "stopped",
+}
 
 
 def read_history(directory: Path) -> History:

@@ -87,7 +87,8 @@ def _content(path: Path) -> dict[str, Any]:
 def _recipe_faults(content: Mapping[str, Any]) -> list[Fault]:
     """Unknown recipes and illegal parameters, stage by stage, whatever else is wrong with the file."""
     stages = content.get("stages")
-    places = [(stage, ("stages", index)) for index, stage in enumerate(stages if isinstance(stages, list) else [])]
+    listed = stages if isinstance(stages, list) else []
+    places: list[tuple[Any, Keys]] = [(stage, ("stages", index)) for index, stage in enumerate(listed)]
     found: list[Fault] = []
     for holder, key in [*places, (_inside(content, "handoff", "repair"), ("handoff", "repair"))]:
         choice = _inside(holder, "recipe")

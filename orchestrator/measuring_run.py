@@ -14,7 +14,7 @@ from orchestrator.build import Inputs, Parts
 from orchestrator.config import Pipeline
 from orchestrator.forcing import Standing, again, forced, once_more, standing
 from orchestrator.loop import StageRun
-from orchestrator.probe_files import probed_steps, read_snapshot, write_probe, write_scored
+from orchestrator.probe_files import read_snapshot, write_probe, write_scored
 from orchestrator.probes.snapshot import Scored, Who
 from orchestrator.probing import Measured
 from orchestrator.run_directory import RunDirectory
@@ -48,12 +48,15 @@ class Measuring:
         write_probe(self.run, step, stage.config.name, rows)
         return rows
 
-    async def at_end(self, stage: StageRun, step: int) -> Rows:
-        """Everything, after a stage, or before the first one (`step` 0); written to the run's files."""
+    async def at_end(self, stage: StageRun, step: int, before: int) -> Rows:
+        """Everything, after a stage, or before the first one (`step` 0); written to the run's files.
+
+        `before`: the step whose policy this one is compared with.
+        """
         prober = self.parts.prober(self.inputs, self.pipeline)
         drawn = await prober.measure(stage.config.sampling, self._told)
         await self._fill_bank(drawn)
-        scored = await self._scored(stage, step, drawn)
+        scored = await self._scored(stage, (before, step), drawn)
         write_probe(self.run, step, stage.config.name, drawn.rows)
         write_scored(self.run, step, stage.config.name, scored)
         return drawn.rows
@@ -83,7 +86,7 @@ class Measuring:
 
     # ------------------------------------------------------------ teacher forcing
 
-    async def _scored(self, stage: StageRun, step: int, drawn: Measured) -> list[Scored]:
+    async def _scored(self, stage: StageRun, steps: tuple[int, int], drawn: Measured) -> list[Scored]:
         """The bank and own rollouts, under the policy as it is, as the stage found it, and the teacher."""
         rollouts = self.parts.rollouts
         own = [self._standing(one) for one in drawn.own[:OWN]]
@@ -92,9 +95,9 @@ class Measuring:
             *await forced(bank, "bank", "after", rollouts.logprobs),
             *await forced(own, "after", "after", rollouts.logprobs),
         ]
-        if step == 0 or self.found is None:
+        if steps[1] == 0 or self.found is None:
             return rows
-        last = self._last(step)
+        last = self._last(steps[0])
         by_id = self.inputs.probe.by_id
         earlier = [once_more(one, by_id[one.prompt]) for one in last if one.writer == "after"]
         rows += again([one for one in last if one.writer == "bank"], "bank", "before")
@@ -109,9 +112,9 @@ class Measuring:
         return rows + await self._taught(stage, own, earlier)
 
     def _last(self, step: int) -> list[Scored]:
-        """What the last snapshot before this one says of its own checkpoint."""
-        before = [at for at in probed_steps(self.run) if at < step and self.run.scored_file(at).is_file()]
-        rows = read_snapshot(self.run, before[-1]).scored if before else ()
+        """What the snapshot of that step says of its own checkpoint."""
+        there = self.run.scored_file(step).is_file() and self.run.probe_file(step).is_file()
+        rows = read_snapshot(self.run, step).scored if there else ()
         return [one for one in rows if one.model == "after"]
 
     async def _taught(self, stage: StageRun, own: Sequence[Standing], earlier: Sequence[Standing]) -> list[Scored]:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -55,6 +55,10 @@ class Progress:
     def total(self) -> int:
         """Steps of all stages."""
         return sum(steps for _, steps in self.stages)
+
+    def course(self, stages: Sequence[tuple[str, int]]) -> None:
+        """(name, steps) of the stages that ran and will: a repair adds one."""
+        self.stages = list(stages)
 
     def phase(self, text: str) -> None:
         """What is being done between steps: `starting Ray`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,9 @@ from orchestrator import build
 from orchestrator.attempt import Attempt
 from orchestrator.budget import Spending
 from orchestrator.config import Pipeline
+from orchestrator.hand_over import ContractBrokenError, standing
 from orchestrator.health import watch_of
+from orchestrator.here import HERE
 from orchestrator.history import read_history
 from orchestrator.ledger import RunLedger
 from orchestrator.load import dump, read
@@ -27,20 +30,9 @@ from policies import checkpoint
 from policies.bad_input import refuse
 from policies.model_folder import materialise
 
-DONE, FAILED, INTERRUPTED = 0, 1, 4
-HERE = (
-    "resources.rollout.engine=torch",
-    "resources.rollout.replicas=1",
-    "resources.frozen.engine=torch",
-    "resources.frozen.replicas=1",
-    "resources.learner.engine=torch",
-    "resources.learner.zero_stage=0",
-    "resources.learner.replicas=1",
-    "resources.scorer.replicas=1",
-    "resources.judge.engine=torch",
-    "resources.judge.replicas=1",
-)
-"""What a run in one process changes in its pipeline."""
+DONE, FAILED, BROKEN, INTERRUPTED = 0, 1, 3, 4
+JUDGED = re.compile(r"(handoff\.(contract|repair)|stages[.\[][^.]+\.contract)[.=]")
+"""What a resume may change: how stages are judged and repaired, not what is trained or measured."""
 
 
 def run(path: Path, out: Path, sets: Sequence[str] = (), *, in_process: bool = False) -> int:
@@ -56,15 +48,23 @@ def run(path: Path, out: Path, sets: Sequence[str] = (), *, in_process: bool = F
     return _drive(read(directory.config), directory, inputs, None, in_process=in_process)
 
 
-def resume(out: Path, *, in_process: bool = False) -> int:
-    """Go on from the newest good checkpoint of a run directory; a damaged one is named and passed over."""
+def resume(out: Path, sets: Sequence[str] = (), *, in_process: bool = False) -> int:
+    """Go on from the newest good checkpoint of a run directory; a damaged one is named and passed over.
+
+    `sets` may change contracts and repairs, and nothing else. A stage whose contract was broken is judged again.
+    """
     directory = RunDirectory.open(out)
-    pipeline = read(directory.config)
+    may = "only handoff.contract, handoff.repair and stages.NAME.contract may change; start a new run for another"
+    refuse([f"--set: {one}: a run goes on as it began; {may}" for one in sets if not JUDGED.match(one)])
+    pipeline = read(directory.config, sets)
     inputs = build.read_inputs(pipeline, directory.root, directory.root)
     found = checkpoint.newest(directory.checkpoints)
     if found.path is None and found.rejected:
         # Starting afresh would throw away what was trained, and nobody asked for that.
         refuse([f"{one.path}: {one.reason}; no good checkpoint is left, so start a new run" for one in found.rejected])
+    if sets:
+        with directory.lock():
+            directory.change(dump(pipeline))
     return _drive(pipeline, directory, inputs, found, in_process=in_process)
 
 
@@ -111,8 +111,12 @@ def _restore(attempt: Attempt, found: checkpoint.Newest | None) -> Path | None:
     done = read_history(attempt.directory.root).steps
     attempt.watch.remember(done)
     attempt.spending.remember(done)
-    later = attempt.pipeline.stages[attempt.state.stage + 1 :]
-    forget(attempt.directory.root, [stage.name for stage in later])
+    now, begun = standing(attempt.inputs.stages, attempt.state), {one["stage"] for one in attempt.state.passed}
+    begun |= {now.config.name} if now else set()
+    names = [stage.config.name for stage in attempt.inputs.stages]
+    forget(attempt.directory.root, [name for name in names if name not in begun])
+    attempt.handing.forget(attempt.state)
+    attempt.handing.judge_again(attempt.state)
     return found.path
 
 
@@ -127,6 +131,11 @@ def _finish(attempt: Attempt, restored: Path | None) -> int:
         code, where = INTERRUPTED, f"after step {attempt.state.step}"
         attempt.ledger.event("interrupted", step=attempt.state.step)
         attempt.progress.event(f"interrupted {where}; `braid resume {attempt.directory.root}` goes on")
+    except* ContractBrokenError as group:
+        code = BROKEN
+        for error in _leaves(group):
+            attempt.ledger.event("contract_broken", step=attempt.state.step, message=str(error))
+            attempt.progress.event(str(error))
     except* Exception as group:  # noqa: BLE001 - the one place where a failed run becomes an exit code
         code, where = FAILED, f"after step {attempt.state.step}"
         for error in _leaves(group):

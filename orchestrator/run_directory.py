@@ -160,6 +160,12 @@ class RunDirectory:
         """What was measured and judged at the end of a stage."""
         return self.handoffs / f"{stage}.json"
 
+    def change(self, pipeline_yaml: str) -> None:
+        """Another resolved pipeline in the place of the first; whole or not at all."""
+        temporary = self.config.with_name(f"{self.config.name}.tmp")
+        temporary.write_text(pipeline_yaml, encoding="utf-8")
+        temporary.replace(self.config)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the run for this process; the operating system lets go of it when the process dies, however it dies.

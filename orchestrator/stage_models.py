@@ -7,7 +7,8 @@ from typing import Any
 from orchestrator.build import Parts
 from orchestrator.config import Pipeline
 from orchestrator.controls import Freeze
-from orchestrator.loop import StageRun
+from orchestrator.hand_over import baseline, trains_from
+from orchestrator.loop import RunState, StageRun
 from policies import checkpoint
 
 BESIDE = "learners"
@@ -24,15 +25,15 @@ class StageModels:
     probed: bool = False
     """Whether the ends of stages are measured, and so a stage's first weights are asked for at its end."""
     found: tuple[Any, int] | None = None
-    """Those weights and their version, where a resume made them again; else they are what was published."""
+    """The weights that the stage is compared with and their version, where a resume made them again."""
     begun: set[str] = field(default_factory=set)
     """Co-learners that have trained: their state is part of the run's."""
 
-    async def begin(self, stage: StageRun, restored: Path | None, version: int) -> None:
+    async def begin(self, stage: StageRun, restored: Path | None, state: RunState) -> None:
         """Fresh optimizers and schedules, or those of the checkpoint; frozen models hold what the stage began with."""
-        self.found = None
+        self.found, version = None, state.version
         if restored is not None:
-            await self._rewind(stage, version)
+            await self._rewind(stage, state)
         await self._anchor(stage, version)
         updates = stage.config.steps * stage.config.updates
         track = next((one.decay for one in stage.controls if isinstance(one, Freeze)), None)
@@ -67,14 +68,26 @@ class StageModels:
             await self.parts.learners[name].save(folder / BESIDE / name)
         await self.parts.frozen.save(stage, folder)
 
-    async def _rewind(self, stage: StageRun, version: int) -> None:
+    async def roll_back(self, step: int) -> None:
+        """Everything that trains, as the checkpoint of that step has it; a co-learner that began later, as at first."""
+        folder = self.checkpoints / checkpoint.name(step)
+        await self.parts.learner.load(folder)
+        for name in sorted(self.begun):
+            if (folder / BESIDE / name).is_dir():
+                await self.parts.learners[name].load(folder / BESIDE / name)
+            else:
+                await self.parts.learners[name].restart()
+                self.begun.discard(name)
+
+    async def _rewind(self, stage: StageRun, state: RunState) -> None:
         """The learner as it was when the stage began to train: what its frozen models are made of."""
         anchored = self.parts.frozen.of(stage.index).anchored
-        if anchored or self.probed:
-            start = sum(earlier.steps for earlier in self.pipeline.stages[: stage.index])
-            await self.parts.learner.load(self.checkpoints / checkpoint.name(start))
+        compared, began = baseline(state), trains_from(state)
         if self.probed:
-            self.found = (self.parts.learner.export(version), version)
+            await self.parts.learner.load(self.checkpoints / checkpoint.name(compared))
+            self.found = (self.parts.learner.export(state.version), state.version)
+        if anchored and (began != compared or not self.probed):
+            await self.parts.learner.load(self.checkpoints / checkpoint.name(began))
         if anchored and stage.restart:
             await self.parts.learner.restart()
 
