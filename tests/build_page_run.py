@@ -4,7 +4,8 @@ every origin with g. Everything in it is planted, and `Planted` says what."""
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.build_run import ENVIRONMENT, HOSTILE, metrics_row
 from tests.page_handoffs import handoff
 
 STAGES = (("warm-start", 24), ("braid", 48), ("distil", 24), ("sharpen", 24))
+SHORT = (("warm-start", 6), ("braid", 12), ("distil", 6), ("sharpen", 6))
 RECIPES = {"warm-start": "sft", "braid": "luffy", "distil": "on_policy_distillation", "sharpen": "grpo"}
 LABELS = {
     "warm-start": {"role": ["expansion"], "provenance": "off", "interface": ["token_targets"]},
@@ -94,6 +96,12 @@ def build_page_run(
             before = step
         ledger.event("finished", step=step)
     return _planted(run, step, probes, examples, coefficients)
+
+
+@cache
+def short_page_run(base: Path) -> Planted:
+    """One of 30 steps below a folder, made once: tests read it and write nothing there."""
+    return build_page_run(base / "page-run", SHORT)
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -361,8 +369,3 @@ def _hand_over(run: RunDirectory, index: int, stage: str, steps: tuple[int, int]
     told = handoff(stage, index, steps, before, ids) | {"labels": LABELS.get(stage, {}), "run": run.root.name}
     run.handoffs.mkdir(exist_ok=True)
     run.handoff_file(stage).write_text(json.dumps(plain(told), indent=1) + "\n", encoding="utf-8")
-
-
-def without_verdict(one: Trajectory) -> Trajectory:
-    """The record with no score at all."""
-    return replace(one, scores=())
