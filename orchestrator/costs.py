@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.bills import added
-from orchestrator.contracts import interval
 from orchestrator.history import History, StageSpan
 from orchestrator.json_lines import Row, plain
 from orchestrator.probes.cost import KINDS, by_kind, each, gain_in_words, per_point, priced
 from orchestrator.probes.intervals import Interval
 from orchestrator.progress import number
-from orchestrator.scaffold_cost import scaffolded
 from orchestrator.shapes import Sizes, read_sizes
 
 
@@ -67,6 +65,8 @@ def document(history: History, span: StageSpan, handoff: Mapping[str, Any] | Non
     scaffold: `scaffold_cost.scaffolded`, or None where the probe is not drawn under one.
     said: what is not known, and why.
     """
+    from orchestrator.scaffold_cost import scaffolded  # a summary needs neither probes nor the configuration
+
     sizes, prices = read_sizes(history), history.config.get("prices") or {}
     parts = _parts(history, span, sizes, prices)
     spent = _joined([parts["training"], parts["preparation"], parts["lost"]], sizes, prices)
@@ -199,6 +199,8 @@ def _money(part: Part) -> dict[str, float]:
 
 def gained(handoff: Mapping[str, Any]) -> Interval:
     """The change of pass@1 over the stage."""
+    from orchestrator.contracts import interval
+
     rows = (handoff.get("completion") or {}).get("pass_at_k") or ()
     return interval(next((row.get("change") for row in rows if row.get("k") == 1), None))
 

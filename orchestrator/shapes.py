@@ -4,18 +4,19 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.meter import POLICY
-from orchestrator.config import Pipeline, models_that_judge
-from orchestrator.frozen_models import EARLIER, REFERENCE, SELF, cast
 from orchestrator.history import History
-from orchestrator.loop import StageRun
 from orchestrator.probes.cost import PLAIN, Passes, by_kind
 from orchestrator.probes.model_shape import Shape, UnknownShapeError, scalar, shape_of
-from policies.config import HfModel
-from teachers.config import ModelDemonstrations
-from teachers.from_model import model_name
+
+if TYPE_CHECKING:
+    from orchestrator.config import Pipeline
+    from orchestrator.loop import StageRun
+
+OWN = (POLICY, "reference", "self")
+"""Names of models that have the policy's shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,19 @@ NOBODY = Sizes({}, {})
 """Nothing is known."""
 
 
-def sizes_of(pipeline: Pipeline, folder: Path, stages: Sequence[StageRun], root: Path) -> Sizes:
+def sizes_of(pipeline: "Pipeline", folder: Path, stages: "Sequence[StageRun]", root: Path) -> Sizes:
     """Those of the policy in `folder`, of all that the stages ask, and of the demonstrations' writer.
 
     `root` is the run directory, where that writer lies if it is a tiny model.
     """
+    from orchestrator.config import models_that_judge  # whoever reads a run back needs none of these
+    from orchestrator.frozen_models import EARLIER, cast
+    from policies.config import HfModel
+    from teachers.config import ModelDemonstrations
+    from teachers.from_model import model_name
+
     names = [name for stage in stages for name in cast(stage).names]
-    own = (POLICY, REFERENCE, SELF, *(name for name in names if name.startswith(EARLIER)))
+    own = (*OWN, *(name for name in names if name.startswith(EARLIER)))
     beside = [one.name for stage in stages for one in stage.learners]
     folders = {name: Path(name) for name in names} | dict.fromkeys((*own, *beside), folder)
     if isinstance(pipeline.demonstrations, ModelDemonstrations):
@@ -84,7 +91,7 @@ def read_sizes(history: History) -> Sizes:
         return Sizes(shapes, last["unknown"], passes, tuple(last.get("judges") or ()))
     model = history.config.get("model") or {}
     folder = history.run.root / "model" if model.get("kind") == "tiny" else Path(model.get("path") or "")
-    return Sizes(*_all(dict.fromkeys((POLICY, REFERENCE, SELF), folder), ()), passes)
+    return Sizes(*_all(dict.fromkeys(OWN, folder), ()), passes)
 
 
 def _read(folder: Path) -> Shape | str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator import costs
 from orchestrator.history import History, StageSpan, read_history
 from orchestrator.json_lines import Row, plain
 from orchestrator.probes.intervals import wilson
@@ -38,6 +39,7 @@ def summarise(directory: Path) -> dict[str, Any]:
             "tokens_trained": int(_total(history.steps, "tokens_trained")),
             "tokens_generated": int(_total(history.steps, "tokens_generated")),
             "label_tokens": int(_total(history.steps, "label_tokens")),
+            "cost": costs.of_run(history),
             "responses": responses(history.steps),
             "scorers": scorers(history.steps),
             "report": history.run.report,
@@ -61,6 +63,8 @@ def print_summary(directory: Path, console: Console | None = None) -> dict[str, 
     console.print(f"{summary['tokens_generated']:,} tokens generated, {summary['tokens_trained']:,} trained")
     if summary["label_tokens"]:
         console.print(f"{summary['label_tokens']:,} more tokens generated to label steps")
+    if told := _of_cost(summary["cost"]):
+        console.print(told)
     console.print(_of_responses(summary["responses"]))
     for one in summary["scorers"]:
         if one["name"] in ("reward", "held_out"):
@@ -194,6 +198,17 @@ def _of_responses(way: Mapping[str, Any]) -> str:
     return (
         f"{way['written']:,} responses written and {way['given']:,} given: {way['trained']:,} trained, {aside}{dropped}"
     )
+
+
+def _of_cost(cost: Mapping[str, float | None]) -> str:
+    """`3.2e+12 FLOPs, 21 % of them in probes: 4.1e+08 a response that trained, 9e+08 one that passed; price 0.31`."""
+    total, probes = cost["flops"], cost["flops_probes"]
+    if not total:
+        return "" if cost["price"] is None else f"price {cost['price']:.4g}"
+    each = [(cost["flops_each_trained"], "a response that trained"), (cost["flops_each_passed"], "one that passed")]
+    told = ", ".join(f"{value:.3g} {what}" for value, what in each if value is not None)
+    price = "" if cost["price"] is None else f"; price {cost['price']:.4g}"
+    return f"{total:.3g} FLOPs, {_percent(probes or 0.0, total)} of them in probes{f': {told}' if told else ''}{price}"
 
 
 def _of_scorer(one: Mapping[str, Any]) -> str:
