@@ -194,10 +194,10 @@ def exact_parts(of: World, epsilon: float) -> dict[str, float]:
     }
 
 
-def imported(of: World, random: np.random.Generator) -> World:
-    """Imitation of given solutions on some of the prompts that are out of reach; nothing else moves."""
+def imported(of: World, random: np.random.Generator, share: tuple[float, float] = (0.5, 1.0)) -> World:
+    """Imitation of given solutions on a share of the prompts that are out of reach; nothing else moves."""
     lacking = of.rates(of.before) < random.choice([0.005, 0.01, 0.02])
-    chosen = lacking & (random.random(len(lacking)) < random.uniform(0.5, 1.0))
+    chosen = lacking & (random.random(len(lacking)) < random.uniform(*share))
     weight = random.beta(*random.choice([(4, 2), (3, 3), (6, 2)]), len(lacking))
     after, helped = (imitated(one, of.good, chosen, weight) for one in (of.before, of.helped_before))
     return replace(of, after=after, helped_after=helped, facts=Facts(supplied=True, teacher=False, scaffold=False))
@@ -239,10 +239,10 @@ def unmoved(of: World, random: np.random.Generator) -> World:
 
 def mixed(of: World, random: np.random.Generator, ratio: float, epsilon: float) -> World:
     """Imitation of new solutions and the reward's optimum after it, so strong that the exact gain from expansion is
-    `ratio` times that from reshaping."""
-    first = imported(of, random)
-    low, high = 0.0, 6.0
-    for _ in range(40):
+    about `ratio` times that from reshaping; a small ratio comes of little imitation."""
+    first = imported(of, random, (0.5, 1.0) if ratio >= 1 else (0.02, 0.06))
+    low, high = 0.0, 3.0
+    for _ in range(30):
         strength = (low + high) / 2
         parts = exact_parts(replace(first, after=tilted(first.after, of.good, strength)), epsilon)
         low, high = (strength, high) if parts["expansion"] > ratio * parts["reshaping"] else (low, strength)

@@ -204,7 +204,7 @@ def test_the_profile_is_that_of_another_optimiser() -> None:
                 method="SLSQP",
                 bounds=[(1e-9, 1)] * 5,
                 constraints=[{"type": "eq", "fun": lambda g: g.sum() - 1}, *constraints],
-                options={"maxiter": 500, "ftol": 1e-12},
+                options={"maxiter": 200, "ftol": 1e-10},
             )
             for _ in range(5)
         ]
