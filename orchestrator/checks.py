@@ -10,10 +10,13 @@ from orchestrator.data_checks import called, supplies
 from orchestrator.data_checks import files as data_files
 from orchestrator.environment_checks import environment_faults
 from orchestrator.explain import Fault, shown
+from orchestrator.handoff_checks import contract_faults
+from orchestrator.handoff_config import FOUND_BY
 from orchestrator.judge_checks import comparing_faults, judging_faults
 from orchestrator.legality import judge, surroundings
 from orchestrator.needs import reads_steps
-from orchestrator.recipes import Recipe
+from orchestrator.recipes import Recipe, load
+from orchestrator.repairs import expanded
 from policies.config import HfModel, Model, Strand
 from teachers.config import (
     ChainSolver,
@@ -47,7 +50,7 @@ def check(pipeline: Pipeline, recipes: Sequence[Recipe], *, files: bool = True) 
         *comparing_faults(pipeline, recipes),
         *environment_faults(pipeline, files=files),
     ]
-    found += _labels(pipeline, recipes)
+    found += [*_labels(pipeline, recipes), *contract_faults(pipeline, recipes), *_repairs(pipeline, files)]
     for index, recipe in enumerate(recipes):
         found += [*_stage(pipeline, index, recipe), *_legality(pipeline, index, recipe, files)]
     return found
@@ -227,9 +230,21 @@ def _teacher(pipeline: Pipeline, index: int, recipe: Recipe) -> Iterator[Fault]:
             if where.removeprefix("stage:") not in earlier:
                 fix = f"the stages before this one are {', '.join(earlier) or 'none'}"
                 yield Fault(place, f"no earlier stage (got '{where}')", fix)
-        elif where != "self" and not (Path(where) / "config.json").is_file():
+        elif where != "self" and not where.startswith(FOUND_BY) and not (Path(where) / "config.json").is_file():
             fix = "give a Hugging Face folder; paths are relative to the pipeline file's folder"
             yield Fault(place, f"no model folder (got '{where}')", fix)
+
+
+def _repairs(pipeline: Pipeline, files: bool) -> Iterator[Fault]:
+    """What is wrong with the stages that a broken contract would insert, as faults of handoff.repair."""
+    whole, where = expanded(pipeline)
+    for index, repair in where.items():
+        recipe = load(repair.config.recipe.kind, **(repair.config.recipe.model_extra or {}))
+        found = [*_stage(whole, index, recipe), *_legality(whole, index, recipe, files)]
+        for fault in [*found, *(_teacher(whole, index, recipe) if files else ())]:
+            key = fault.path[2:] if fault.path[2:3] == ("recipe",) else ()
+            after = f"after {pipeline.stages[repair.of].name}: "
+            yield Fault(("handoff", "repair", *key), after + fault.problem, fault.fix)
 
 
 def _legality(pipeline: Pipeline, index: int, recipe: Recipe, files: bool) -> Iterator[Fault]:

@@ -6,7 +6,7 @@ broken by chance more often than one of few.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -222,6 +222,27 @@ def _terms(figure: Figure, term: Term, found: Document) -> list[Judged]:
             Judged(figure, measured, bound, limit, term.when, stands(measured, bound, limit, term.when), term.otherwise)
         )
     return read
+
+
+WHEN = {
+    "shown": "once that is shown",
+    "measured": "once it is measured so",
+    "possible": "unless it is shown to hold",
+}
+THEN: dict[Action, str] = {
+    "warn": "warn",
+    "repair": "repair",
+    "roll_back": "go on with the weights that the stage found",
+    "stop": "stop with exit code 3",
+}
+
+
+def lines(contract: Contract) -> Iterator[str]:
+    """The contract in words: `pass_at_1 no_worse_than -0.02; broken once that is shown: stop with exit code 3`."""
+    for figure, term in contract.items():
+        for bound in bounds(term):
+            limit = float(getattr(term, bound))
+            yield f"{figure} {bound} {limit:g}; broken {WHEN[term.when]}: {THEN[term.otherwise]}"
 
 
 def bounds(term: Term) -> Sequence[Bound]:

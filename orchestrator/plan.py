@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from orchestrator import contracts
 from orchestrator.checks import asked, trajectories
 from orchestrator.composition import composition, refreshed
 from orchestrator.config import Pipeline, Stage, models_that_judge
@@ -16,6 +17,7 @@ from orchestrator.load import recipe_of
 from orchestrator.needs import needs, of_terms, reads_steps, wanted
 from orchestrator.recipes import Recipe
 from orchestrator.recipes.schema import CoLearner
+from orchestrator.repairs import contract_of, expanded
 from orchestrator.schedule_text import say_schedule
 from policies.config import Strand
 from verifiers.config import AnyVerifier, RubricVerifier, part_name
@@ -58,6 +60,8 @@ class StagePlan:
     """What each control does in this stage, in words."""
     views: tuple[View, ...]
     verdicts: tuple[Verdict, ...]
+    contract: tuple[str, ...] = ()
+    """What must hold after it, a line for each bound."""
 
     @property
     def legal(self) -> bool:
@@ -73,6 +77,8 @@ class Plan:
     model: dict[str, Any]
     actors: dict[str, str]
     stages: tuple[StagePlan, ...]
+    repairs: tuple[StagePlan, ...] = ()
+    """Stages that are run only where a contract asks for them, the first attempt of each."""
 
     @property
     def legal(self) -> bool:
@@ -87,7 +93,10 @@ class Plan:
 def plan(pipeline: Pipeline) -> Plan:
     """Expand every stage of a checked pipeline."""
     stages = tuple(_stage(pipeline, stage, recipe_of(stage.recipe)) for stage in pipeline.stages)
-    return Plan(pipeline.name, pipeline.model.model_dump(mode="json"), _actors(pipeline, stages), stages)
+    whole, where = expanded(pipeline)
+    repairs = tuple(_stage(whole, one.config, recipe_of(one.config.recipe)) for one in where.values())
+    model = pipeline.model.model_dump(mode="json")
+    return Plan(pipeline.name, model, _actors(pipeline, (*stages, *repairs)), stages, repairs)
 
 
 def _stage(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> StagePlan:
@@ -114,6 +123,7 @@ def _stage(pipeline: Pipeline, stage: Stage, recipe: Recipe) -> StagePlan:
         schedule=tuple(say_schedule(control, stage, most_tried(recipe, stage)) for control in recipe.controls),
         views=tuple(_views(pipeline, stage, recipe)),
         verdicts=judge(stage, recipe, surroundings(pipeline, pipeline.stages.index(stage))),
+        contract=tuple(contracts.lines(contract_of(pipeline, stage))),
     )
 
 

@@ -26,6 +26,10 @@ def show(plan: Plan, console: Console) -> None:
     console.print(table([(name, said) for name, said in plan.actors.items()]))
     for stage in plan.stages:
         console.print(_stage(stage))
+    if plan.repairs:
+        console.print(Text("\nrepairs, run only where a contract asks for one", "dim"))
+    for stage in plan.repairs:
+        console.print(_stage(stage))
     refused = [stage.name for stage in plan.stages if not stage.legal]
     console.print()
     console.print(Text(f"refused: {', '.join(refused)}", "bold red") if refused else Text("legal", "bold green"))
@@ -46,6 +50,7 @@ def _stage(stage: StagePlan) -> RenderableType:
         *say_parts(stage.strands, stage.learners),
         *_controls(stage),
         *((view.name, view.supplier + (f": {view.note}" if view.note else "")) for view in stage.views),
+        *(("contract", line) for line in stage.contract),
         *(("note", note) for note in stage.notes),
     ]
     parts: list[RenderableType] = [Text(), Text(stage.name, "bold"), table(about)]
