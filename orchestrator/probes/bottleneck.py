@@ -161,8 +161,10 @@ def _pair(
     """[1 + B, P, 4] probability of UNSOLVED, UNRELIABLE, MASTERED, LOST; and the same times (1 - solve rate)."""
     grid = mixture.cells((marks.epsilon, marks.lost, marks.mastered), pairs=earlier is not None)
     like = mixture.likelihood(grid, now, earlier, least_P)
-    whole = mixture.fit(like, grid.prior_G)
-    spreads = np.concatenate([whole[None], mixture.refit(like, grid.prior_G, weights_BP, whole)])
+    like, alike_P = np.unique(like, axis=0, return_inverse=True)  # prompts with the same counts are told as one
+    each = np.eye(len(like))[alike_P]
+    whole = mixture.fit(like, grid.prior_G, each.sum(axis=0))
+    spreads = np.concatenate([whole[None], mixture.refit(like, grid.prior_G, weights_BP @ each, whole)])
     rate, past = grid.now_G, np.nan_to_num(grid.earlier_G, nan=0.0)
     lost = ((past >= marks.epsilon) & (rate < marks.epsilon)) | ((past >= marks.mastered) & (rate < marks.lost))
     unsolved, mastered = (rate < marks.epsilon) & ~lost, rate >= marks.mastered
@@ -170,7 +172,7 @@ def _pair(
     both = np.concatenate([masks, masks * (1.0 - rate)[:, None]], axis=1)
     told_BP = spreads @ like.T
     found = np.einsum("bg,pg,gm->bpm", spreads, like, both, optimize=True) / told_BP[..., None]
-    return found[..., :4], found[..., 4:]
+    return found[:, alike_P, :4], found[:, alike_P, 4:]
 
 
 def _matched(one: Sampled, now: Sampled) -> tuple[Int64, Int64]:

@@ -91,9 +91,9 @@ def likelihood(grid: Cells, now: tuple[Int64, Int64], earlier: tuple[Int64, Int6
     return found
 
 
-def fit(like_PG: Float64, prior_G: Float64) -> Float64:
-    """[G] the spread over the cells."""
-    weights = np.ones((1, len(like_PG)))
+def fit(like_PG: Float64, prior_G: Float64, weight_P: Float64 | None = None) -> Float64:
+    """[G] the spread over the cells; `weight_P`: how many prompts each row stands for, 1 by default."""
+    weights = np.ones((1, len(like_PG))) if weight_P is None else weight_P[None]
     (found,) = _climb(like_PG, prior_G, weights, prior_G[None].copy(), ITERATIONS)
     return np.asarray(found)
 

@@ -20,10 +20,10 @@ Shape = Literal["unknown", "open", "few", "spread", "unclear"]
 FEW = 2
 """Crucial tokens at most, and not more than a third of the trajectory's."""
 
-CARRIED = 2.0 / 3.0
+CARRIED = 0.75
 """Share of the whole cost that few tokens carry where they are what stands in the way."""
 
-SPREAD = 0.5
+SPREAD = 0.6
 """Share that the costliest tokens stay below where the whole way is unlikely."""
 
 
