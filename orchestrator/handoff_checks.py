@@ -52,9 +52,8 @@ def _outside(figure: Figure, bound: Bound, value: float) -> str:
     least, most = FIGURES[figure].least, FIGURES[figure].most
     if bound == "no_worse_than":
         return "" if -1.0 <= value <= 1.0 else "set it between -1 and 1: -0.02 allows two points less"
-    return (
-        "" if least <= value <= most else f"set it to {least:g} or more{'' if isinf(most) else f', {most:g} at most'}"
-    )
+    wanted = f"set it to {least:g} or more" if isinf(most) else f"set it between {least:g} and {most:g}"
+    return "" if least <= value <= most else wanted
 
 
 def _missing(figure: Figure, pipeline: Pipeline, recipes: Sequence[Recipe], stages: Sequence[int]) -> Missing | None:

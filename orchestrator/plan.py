@@ -11,6 +11,7 @@ from orchestrator.checks import asked, trajectories
 from orchestrator.composition import composition, refreshed
 from orchestrator.config import Pipeline, Stage, models_that_judge
 from orchestrator.controls import Bottleneck, Control, watched
+from orchestrator.handoff_config import FOUND_BY
 from orchestrator.legality import Verdict, judge, surroundings
 from orchestrator.legality.waits import most_tried
 from orchestrator.load import recipe_of
@@ -246,7 +247,7 @@ def _whose(recipe: Recipe, model: str) -> str:
     folders = ", ".join(f"{family}: {folder}" for family, folder in recipe.teachers.items()) or recipe.teacher or ""
     itself = "self" in (recipe.teacher, *recipe.teachers.values())
     if model == "teacher" and not itself:
-        return folders
+        return folders.replace(FOUND_BY, "the policy as it was before stage ")
     weights = f"{folders}, the stage's first weights" if model == "teacher" else "the stage's first weights"
     moves = recipe.refresh.kind != "fixed" and (model == "teacher") == itself
     return weights + (f", {refreshed(recipe.refresh)}" if moves else "")
