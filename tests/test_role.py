@@ -65,6 +65,7 @@ def test_planted_interventions_are_named() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_two_hundred_planted_interventions() -> None:
     """A stage-end probe's size: 256 prompts, 16 samples, a rollout a prompt, a bank of 64. The seeds are not those on
     which the rule was made."""
@@ -124,6 +125,7 @@ def test_where_it_cannot_be_told_nothing_is_named() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_hard_cases_are_seldom_named_wrong() -> None:
     wrong = hard_cases(20, 200)
     print(f"{len(wrong)} of {20 * len(HARD)} wrong: {Counter(wrong)}")
