@@ -129,7 +129,9 @@ class Attempt:
     @property
     def handing(self) -> Handing:
         """The ends of stages."""
-        return Handing(self.directory, self.pipeline, self.inputs.stages, self.ledger, self.progress)
+        return Handing(
+            self.directory, self.pipeline, self.inputs.stages, self.ledger, self.progress, len(self.inputs.train)
+        )
 
     def stop(self) -> None:
         """Finish the step in hand, commit, and end; asked twice, end at once."""

@@ -12,6 +12,7 @@ from orchestrator.loop import RunState, StageRun
 from orchestrator.progress import Progress
 from orchestrator.repairs import contract_of
 from orchestrator.run_directory import RunDirectory
+from orchestrator.stage_end import recommended
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,14 @@ class Handing:
     stages: Sequence[StageRun]
     ledger: RunLedger
     progress: Progress
+    train: int = 0
+    """How many prompts there are to train on."""
 
     def judge(self, stage: StageRun, state: RunState, *, spent: bool) -> None:
         """Of a stage that has just been measured: `state.action` is what its contract asks for. `spent`: the run's
         budget is, and nothing can be repaired."""
         left = 0 if spent else repairs_left(self.stages, stage)
-        verdict = stage_end.compose(self.run, self.pipeline, stage, state, repairs_left=left)
+        verdict = stage_end.compose(self.run, self.pipeline, stage, state, repairs_left=left, train=self.train)
         state.action = verdict.action or ""
         self._tell(stage, state, verdict)
 
@@ -57,7 +60,8 @@ class Handing:
             done.add(now.config.name)
         for stage in self.stages:
             if stage.config.name not in done:
-                self.run.handoff_file(stage.config.name).unlink(missing_ok=True)
+                for path in (self.run.handoff_file(stage.config.name), recommended(self.run, stage.config.name)):
+                    path.unlink(missing_ok=True)
 
     def refuse_broken(self, state: RunState) -> None:
         """ContractBrokenError where the stage that is done asks that the run stops."""

@@ -126,21 +126,21 @@ class Prober:
     ) -> list[Trajectory]:
         """One bundle, look after look, until each of its prompts is done."""
         found: list[Trajectory] = []
-        open_, n, c = (
-            list(prompts),
-            dict.fromkeys((p.id for p in prompts), 0),
-            dict.fromkeys((p.id for p in prompts), 0),
-        )
-        drawn = GREEDY
-        for look in looks.looks:
-            requests = [self._request(own, one, draw, sampling) for one in open_ for draw in range(drawn, look)]
-            drawn = look
+        open_ = list(prompts)
+        n, c, drawn = (dict.fromkeys((one.id for one in prompts), 0) for _ in range(3))
+        for place, look in enumerate(looks.looks):
+            requests = []
+            for one in open_:
+                # a verdict that is missing is drawn for again: looks are at numbers of verdicts
+                more = range(drawn[one.id] if place else GREEDY, drawn[one.id] + max(look - n[one.id], 0))
+                requests += [self._request(own, one, draw, sampling) for draw in more]
+                drawn[one.id] = more.stop
             judged = await with_verdicts(self.scorer, await own.sampler.generate(requests), own.by_id)
             found += judged
-            for one in judged:
-                if number(one) > GREEDY and (said := passed(one)) is not None:
-                    n[one.prompt_id] += 1
-                    c[one.prompt_id] += said
+            for response in judged:
+                if number(response) > GREEDY and (said := passed(response)) is not None:
+                    n[response.prompt_id] += 1
+                    c[response.prompt_id] += said
             counts = (np.array([table[one.id] for one in open_], np.int64) for table in (n, c))
             done = looks.stopped(*counts)
             tell(int(done.sum()))
