@@ -25,7 +25,8 @@ MOST_PROMPTS = 2000
 MOST_OPENED = 24
 """Prompts whose responses are in the file: those that changed most. At two probes, the first and the last."""
 MOST_RESPONSES, RESPONSE_CHARACTERS = 12, 2000
-MOST_TRAJECTORIES, TRAJECTORY_BYTES = 60, 2_000_000
+MOST_TOKENS = 20_000
+MOST_TRAJECTORIES, TRAJECTORY_BYTES = 48, 2_000_000
 """Trajectories that are in the file with their tokens, and the size of all of them together."""
 
 
@@ -92,7 +93,7 @@ def chosen(reading: page.Reading) -> dict[str, Document]:
         key = f"{step}:{row}"
         if key in told or len(told) >= MOST_TRAJECTORIES:
             continue
-        one = page.trajectory(reading, step, row)
+        one = page.trajectory(reading, step, row, most=MOST_TOKENS)
         size += len(json.dumps(one))
         if size > TRAJECTORY_BYTES and told:
             break

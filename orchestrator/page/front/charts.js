@@ -3,7 +3,7 @@
 {
   const { h, draw, figure: told, visible } = braid;
   const shown = new Set();
-  const OPTIONS = { responsive: true, displaylogo: false, displayModeBar: "hover", scrollZoom: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d"] };
+  const OPTIONS = { responsive: true, displaylogo: false, displayModeBar: "hover", scrollZoom: false, plotlyServerURL: "", modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
   const MOST_ROWS = 400;
 
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -36,7 +36,7 @@
     return {
       data: figure.data.map((trace) => recoloured(inert(trace))),
       layout: {
-        xaxis: axis, yaxis: axis, ...layout, autosize: true, height: height || layout.height || 280, uirevision: "kept", dragmode: "zoom",
+        xaxis: axis, yaxis: axis, ...layout, autosize: true, height: height || layout.height || 280, uirevision: "kept", dragmode: "zoom", hoverdistance: layout.hovermode === "x unified" ? -1 : 20,
         annotations: (layout.annotations || []).map((one) => ({ ...one, text: plain(one.text || "") })),
         margin: narrow ? { ...layout.margin, l: Math.min(layout.margin?.l ?? 48, 48), r: 8 } : layout.margin,
         font: { color: ink, family: style("--sans"), size: 12 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",

@@ -24,28 +24,42 @@
   /* A figure of costs as its key says: seconds, operations, tokens, money, or a plain number. */
   function paid(key, value) {
     if (value === null || value === undefined) return UNKNOWN;
-    const how = /seconds/.test(key) ? clock : /flops|tokens/.test(key) ? short : figure;
+    const large = Math.abs(isEstimate(value) ? value.value : value) >= 1e7;
+    if (/gain/.test(key)) return braid.estimate(value, "gain");
+    const how = /seconds/.test(key) ? clock : large || /flops|tokens/.test(key) ? short : figure;
     return isEstimate(value) ? braid.interval(value, how) : typeof value === "number" ? how(value) : braid.brief(value);
   }
 
   /* Figures by what they are of: maps of maps become tables, the rest a list. */
   function told(cost, name) {
-    const groups = Object.entries(cost).filter(([, value]) => value && typeof value === "object" && !isEstimate(value) && !Array.isArray(value));
-    const loose = Object.entries(cost).filter(([, value]) => typeof value !== "object" || value === null || isEstimate(value));
+    const groups = Object.entries(cost).filter(([, value]) => isMap(value));
+    const loose = Object.entries(cost).filter(([, value]) => value !== null && (typeof value === "number" || isEstimate(value)));
     return h("section", { class: "block panel", key: name }, h("header", {}, h("h3", {}, name)),
       loose.length ? h("dl", { class: "facts-of" }, loose.map(([key, value]) => h("div", {}, h("dt", {}, words(key)), h("dd", {}, paid(key, value))))) : null,
-      h("div", { class: "columns" }, groups.map(([key, value]) => grouped(key, value))));
+      h("div", { class: "columns" }, groups.map(([key, value]) => grouped(key, value))), notes(cost.said));
   }
 
+  const TITLES = { parts: "What it went into", samples: "For each accepted sample", point: "For each point gained", scaffold: "With the scaffold, and amortised", answers: "For each answer", work: "Who was asked for what", flops: "Operations (FLOPs) by kind", seconds: "Seconds by role", per_accepted: "For each accepted sample", per_point: "For each point gained" };
+  const isMap = (value) => value && typeof value === "object" && !isEstimate(value) && !Array.isArray(value);
+
+  /* What is not known, and why, in the words of whoever measured. */
+  const notes = (said) => [said].flat().filter((one) => typeof one === "string" && one).map((one) => h("p", { class: "small dim" }, one));
+
   function grouped(key, value) {
-    const rows = Object.entries(value);
+    if (Object.values(value).some((inner) => isMap(inner) && Object.values(inner).some(isMap))) {
+      const deep = Object.entries(value).filter(([, inner]) => isMap(inner) && Object.values(inner).some(isMap));
+      const rest = Object.fromEntries(Object.entries(value).filter(([name]) => !deep.some(([other]) => other === name)));
+      return h("div", {}, h("h4", {}, TITLES[key] ?? words(key)), deep.map(([name, inner]) => grouped(name, inner)), grouped("", rest));
+    }
+    const rows = Object.entries(value).filter(([name, inner]) => name !== "said" && inner !== null);
     const maps = rows.filter(([, inner]) => inner && typeof inner === "object" && !isEstimate(inner) && !Array.isArray(inner));
     const columns = [...new Set(maps.flatMap(([, inner]) => Object.keys(inner)))];
     if (maps.length && maps.length === rows.length && columns.length <= 8) {
-      return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": words(key) }, h("table", { class: "tight" }, h("caption", {}, words(key)), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, ""), columns.map((one) => h("th", { scope: "col", class: "n" }, words(one))))),
+      return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": words(key) }, h("table", { class: "tight" }, h("caption", {}, TITLES[key] ?? words(key)), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, ""), columns.map((one) => h("th", { scope: "col", class: "n" }, words(one))))),
         h("tbody", {}, rows.map(([name, inner]) => h("tr", {}, h("th", { scope: "row" }, words(name)), columns.map((one) => h("td", { class: "n" }, paid(`${key} ${name} ${one}`, inner[one]))))))));
     }
-    return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": words(key) }, h("table", { class: "tight" }, h("caption", {}, words(key)), h("tbody", {}, braid.estimates(value).map(([path, one]) => h("tr", {}, h("th", { scope: "row" }, path.map(words).join(" · ")), h("td", { class: "n" }, paid([key, ...path].join(" "), one)))))));
+    if (!rows.length) return h("div", {}, h("h4", {}, TITLES[key] ?? words(key)), notes(value.said));
+    return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": TITLES[key] ?? words(key) }, notes(value.said), h("table", { class: "tight" }, h("caption", {}, TITLES[key] ?? words(key)), h("tbody", {}, braid.estimates(value).map(([path, one]) => h("tr", {}, h("th", { scope: "row" }, path.map(words).join(" · ")), h("td", { class: "n" }, paid([key, ...path].join(" "), one)))))));
   }
 
   function drawn({ stages }) {

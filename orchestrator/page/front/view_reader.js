@@ -122,7 +122,7 @@
   braid.views.push({
     name: "reader", title: "Reader", shows: "trajectories",
     lead: "Every trajectory that trained: who wrote each token, and how the update moved it.",
-    needs: (params, within) => ({ list: asked(params, within), ...(params.step ? { one: ["trajectory", within(params, { step: params.step, row: params.row ?? 0 })] } : {}) }),
+    needs: (params, within) => ({ list: asked(params, within), ...(params.step ? { one: ["trajectory", within(params, { step: params.step, row: params.row ?? 0, most: 20000 })] } : {}) }),
     draw: drawn,
     pressed: (event) => {
       if (event.key !== "j" && event.key !== "k") return;

@@ -42,11 +42,17 @@
     return data.length ? chart({ title: "Accuracy of probes", note: "greedy, with 95 % intervals", wide: true, figure: frame(data, { xaxis: { title: { text: "step" } }, yaxis: { tickformat: ".0%", rangemode: "tozero" } }) }) : null;
   }
 
+  /* An origin's share over the run, each bucket of steps alike. */
+  function mean(one, origin) {
+    const shares = (one.origins ?? []).find((found) => found.name === origin)?.shares.filter(known) ?? [];
+    return shares.length ? shares.reduce((sum, share) => sum + share, 0) / shares.length : null;
+  }
+
   function sideBySide(doc) {
     const { runs } = doc;
-    const origins = [...new Set(runs.flatMap((one) => Object.keys(one.shares ?? {})))];
+    const origins = [...new Set(runs.flatMap((one) => (one.origins ?? []).map((origin) => origin.name)))];
     const rows = [["status", (one) => one.status], ["steps", (one) => figure(one.totals?.steps)], ["tokens trained", (one) => short(one.totals?.tokens_trained)], ["tokens generated", (one) => short(one.totals?.tokens_generated)], ["time in steps", (one) => clock(one.totals?.seconds)],
-      ["last probe, greedy", (one) => braid.interval((one.probes ?? []).filter((probe) => known(probe.greedy?.value)).at(-1)?.greedy, percent)], ...origins.map((origin) => [`tokens of ${origin}`, (one) => percent(one.shares?.[origin])])];
+      ["last probe, greedy", (one) => braid.interval((one.probes ?? []).filter((probe) => known(probe.greedy?.value)).at(-1)?.greedy, percent)], ...origins.map((origin) => [`${origin}, mean share of a step`, (one) => percent(mean(one, origin))])];
     const differ = doc.differ ?? [];
     return [
       h("section", { class: "block" }, h("header", {}, h("h3", {}, "Side by side")), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Side by side" }, h("table", {},
