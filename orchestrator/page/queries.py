@@ -1,7 +1,7 @@
 """A query string as the values that a document takes; whatever is wrong with it is said."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_type_hints
 
 from policies.bad_input import BadInput, near
@@ -17,15 +17,21 @@ LONGEST = 1000
 def record(kind: type[Record], query: Mapping[str, str], names: Mapping[str, str] | None = None) -> Record:
     """A dataclass from the keys of a query; `names` maps a key to a field that is called otherwise.
 
-    BadInput names the key that is unknown, or not of its field's type.
+    BadInput names the key that is unknown, missing, or not of its field's type.
     """
-    known = {(names or {}).get(key, key): value for key, value in query.items()}
+    fields_of = {key: (names or {}).get(key, key) for key in query}
+    called = {field: key for key, field in (names or {}).items()}
     hints = get_type_hints(kind)
-    allowed = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # every kind given here is a dataclass
-    for key in known:
-        if key not in allowed:
+    every = fields(kind)  # type: ignore[arg-type]  # every kind given here is a dataclass
+    allowed = [called.get(field.name, field.name) for field in every]
+    for key, field in fields_of.items():
+        if field not in hints:
             raise BadInput([f"{key}: no such key; there are {', '.join(allowed)}{near(key, allowed)}"])
-    return kind(**{key: value_of(key, value, hints[key]) for key, value in known.items()})
+    needed = [called.get(field.name, field.name) for field in every if field.default is MISSING]
+    for key in needed:
+        if key not in query:
+            raise BadInput([f"{key}: is missing; give {', '.join(needed)}"])
+    return kind(**{field: value_of(key, query[key], hints[field]) for key, field in fields_of.items()})
 
 
 def value_of(key: str, text: str, hint: Any) -> Any:
