@@ -149,10 +149,11 @@ class Parts:
         return Prober(sets, self.scorer.aside(), pipeline.probe, own, pipeline.verifier, pipeline.seed)
 
 
-def stage_runs(pipeline: Pipeline) -> tuple[StageRun, ...]:
-    """Each stage with its recipe expanded, and after them all the repairs that contracts may ask for."""
+def stage_runs(pipeline: Pipeline, begun: tuple[int, int] = (-1, 0)) -> tuple[StageRun, ...]:
+    """Each stage with its recipe expanded, and after them all the repairs that contracts may ask for, or that a run has
+    `begun` (`repairs.planned`)."""
     runs = [_stage_run(pipeline, index, stage) for index, stage in enumerate(pipeline.stages)]
-    for one in repairs.planned(pipeline):
+    for one in repairs.planned(pipeline, begun):
         repair = _stage_run(pipeline, len(runs), one.config)
         runs.append(replace(repair, repaired=runs[one.of], attempt=one.attempt))
     _one_head(runs)
@@ -183,12 +184,15 @@ def _one_head(stages: Sequence[StageRun]) -> None:
         refuse([f"stages: {which}; a run has one model, so give each a pipeline of its own"])
 
 
-def read_inputs(pipeline: Pipeline, directory: Path, base: Path) -> Inputs:
-    """Everything the run reads, checked: BadInput names file, key, value and fix. Starts nothing."""
+def read_inputs(pipeline: Pipeline, directory: Path, base: Path, begun: tuple[int, int] = (-1, 0)) -> Inputs:
+    """Everything the run reads, checked: BadInput names file, key, value and fix. Starts nothing.
+
+    `begun`: the stage and the attempt at its repair where the run goes on.
+    """
     folder = materialise(pipeline.model, directory / "model", base)
     tokenizer = Tokenizer.load(folder)
     framing_of(pipeline, tokenizer)
-    stages = stage_runs(pipeline)
+    stages = stage_runs(pipeline, begun)
     data = read_data(pipeline, [strand for stage in stages for strand in stage.strands], tokenizer, base)
     nobody = PromptBook.of(())
     probed = all(stage.head == "language" for stage in stages)

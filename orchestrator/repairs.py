@@ -31,10 +31,14 @@ def tries(pipeline: Pipeline, stage: Stage) -> int:
     return pipeline.handoff.repair.tries if asked else 0
 
 
-def planned(pipeline: Pipeline) -> Iterator[Planned]:
-    """Every repair that the pipeline's contracts may ask for, by stage and attempt."""
+def planned(pipeline: Pipeline, begun: tuple[int, int] = (-1, 0)) -> Iterator[Planned]:
+    """Every repair that the pipeline's contracts may ask for, by stage and attempt.
+
+    `begun`: index of a stage and an attempt at its repair that a run has begun, whatever its contract is now.
+    """
     for index, stage in enumerate(pipeline.stages):
-        for attempt in range(1, tries(pipeline, stage) + 1):
+        least = begun[1] if index == begun[0] else 0
+        for attempt in range(1, max(tries(pipeline, stage), least) + 1):
             yield Planned(index, attempt, _stage(pipeline, stage, attempt))
 
 

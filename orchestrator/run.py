@@ -57,8 +57,9 @@ def resume(out: Path, sets: Sequence[str] = (), *, in_process: bool = False) -> 
     may = "only handoff.contract, handoff.repair and stages.NAME.contract may change; start a new run for another"
     refuse([f"--set: {one}: a run goes on as it began; {may}" for one in sets if not JUDGED.match(one)])
     pipeline = read(directory.config, sets)
-    inputs = build.read_inputs(pipeline, directory.root, directory.root)
     found = checkpoint.newest(directory.checkpoints)
+    state = _state(found)
+    inputs = build.read_inputs(pipeline, directory.root, directory.root, (state.stage, state.repair))
     if found.path is None and found.rejected:
         # Starting afresh would throw away what was trained, and nobody asked for that.
         refuse([f"{one.path}: {one.reason}; no good checkpoint is left, so start a new run" for one in found.rejected])
@@ -105,8 +106,7 @@ def _restore(attempt: Attempt, found: checkpoint.Newest | None) -> Path | None:
     for rejected in found.rejected:
         attempt.ledger.event("checkpoint_rejected", path=str(rejected.path), reason=rejected.reason)
         attempt.progress.event(f"checkpoint {rejected.path.name} is damaged and passed over: {rejected.reason}")
-    if found.path is not None:
-        attempt.state = RunState(**json.loads((found.path / "state.json").read_text()))
+    attempt.state = _state(found)
     attempt.ledger.truncate_after(attempt.state.step)
     done = read_history(attempt.directory.root).steps
     attempt.watch.remember(done)
@@ -118,6 +118,11 @@ def _restore(attempt: Attempt, found: checkpoint.Newest | None) -> Path | None:
     attempt.handing.forget(attempt.state)
     attempt.handing.judge_again(attempt.state)
     return found.path
+
+
+def _state(found: checkpoint.Newest) -> RunState:
+    """Where the checkpoint stands; the run's beginning without one."""
+    return RunState() if found.path is None else RunState(**json.loads((found.path / "state.json").read_text()))
 
 
 def _finish(attempt: Attempt, restored: Path | None) -> int:
