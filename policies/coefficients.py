@@ -15,10 +15,11 @@ import numpy.typing as npt
 import torch
 
 from policies import step
-from policies.config import Div, Only, Strand
+from policies.config import Div, Strand
 from policies.example import Example
 from policies.objective import Evaluation
-from policies.trajectory import Float32, Origin
+from policies.reduce import reads
+from policies.trajectory import Float32
 
 WHOLE = ("forward", "reverse", "jsd", "entropy")
 """Forms of a divergence that pull on every token of the vocabulary."""
@@ -49,6 +50,9 @@ def of_examples(strands: Sequence[Strand], examples: Sequence[Example], g_N: Flo
 
     `g_N` holds g of the trained slots in the examples' order, as `collate` and `TrajectoryBatch.trained` lay them out.
     """
+    trained = sum(int(np.count_nonzero(one.trajectory.train_mask)) for one in examples)
+    if trained != len(g_N):
+        raise ValueError(f"coefficients: {len(g_N)} for examples with {trained} trained tokens")
     whole = [_whole(strand) for strand in strands]
     found, at = list[Float32](), 0
     for example in examples:
@@ -60,8 +64,6 @@ def of_examples(strands: Sequence[Strand], examples: Sequence[Example], g_N: Flo
             g[mask & untold(strands[example.strand], example)] = np.nan
         found.append(g)
         at = end
-    if at != len(g_N):
-        raise ValueError(f"coefficients: {len(g_N)} for examples with {at} trained tokens")
     return found
 
 
@@ -70,23 +72,8 @@ def untold(strand: Strand, example: Example) -> Mask:
     whole, own = np.zeros((2, len(example.trajectory.tokens)), np.bool_)
     for term in strand.terms:
         pulls = isinstance(term.kernel, Div) and term.kernel.form in WHOLE
-        (whole if pulls else own)[read_by(term.only, example)] = True
+        (whole if pulls else own)[reads(term.only, example)] = True
     return whole & ~own
-
-
-def read_by(only: Only, example: Example) -> Mask:
-    """[T] the tokens that a term with this restriction reads; `Slots.read_by` on the host."""
-    one = example.trajectory
-    read = np.ones(len(one.tokens), np.bool_)
-    if only.origins:
-        read &= np.isin(one.origin, [int(Origin[name.upper()]) for name in only.origins])
-    if only.part is not None:
-        read &= False if example.part is None else example.part == only.part
-    if only.label != "any":
-        chosen = one.preference is not None and one.preference.label > 0.5
-        known = one.preference is not None and not np.isnan(one.preference.label)
-        read &= known and chosen is (only.label == "chosen")
-    return read
 
 
 def _whole(strand: Strand) -> bool:

@@ -132,8 +132,9 @@ def follow(learner: Any, scenario: dict[str, Any], rank: int, world: int) -> Non
     if scenario.get("save"):
         learner.save(Path(scenario["save"]))
     weights = learner.export_weights(7)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"pulls-{rank}.json").write_text(json.dumps([fact.pop("coefficients") for fact in facts]))
     if rank == 0:
-        out.mkdir(parents=True, exist_ok=True)
         np.save(out / "weights.npy", weights.buffer)
         (out / "facts.json").write_text(json.dumps(facts))
 
@@ -160,6 +161,22 @@ def result(scenario: dict[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:
     half = scenario.get("model", {}).get("dtype") == "bfloat16"
     weights = (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32) if half else raw.view(np.float32)
     return weights, json.loads((out / "facts.json").read_text())
+
+
+def pulls(scenario: dict[str, Any]) -> list[np.ndarray]:
+    """g of each step that a scenario left, flat, in the order of the step's examples."""
+    from actors.sharding import deal, in_order
+
+    ranks = scenario.get("world_size", 1)
+    told = [json.loads((Path(scenario["out"]) / f"pulls-{rank}.json").read_text()) for rank in range(ranks)]
+    found = []
+    for place, index in enumerate(range(*scenario["steps"])):
+        step = examples(scenario.get("examples", 12), seed=index)
+        flats = [np.array(rank[place], np.float32) for rank in told]
+        whole = in_order(step, deal(step, scenario.get("updates", 1), ranks), flats)
+        assert whole is not None
+        found.append(whole)
+    return found
 
 
 def spawn(folder: Path, scenarios: list[dict[str, Any]], deadline: float = 280.0) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policies.model_folder import materialise
-from tests.learner_world import TINY, result, run, spawn
+from tests.learner_world import TINY, pulls, result, run, spawn
 from tests.test_learner import ENGINES, HALF
 
 SCHEDULE = {"learning_rate": 1e-2, "eps": 1e-4, "schedule": {"kind": "linear", "warmup": 2}}
@@ -103,7 +103,19 @@ def test_a_figure_of_the_step_is_the_same_for_any_division_of_it(
     assert np.abs(result(plain)[0] - ours[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["torch", "zero0", "zero2", "zero3", "torch-ragged", "zero2-ragged", "sharp"])
+def test_two_ranks_pull_each_token_as_one_does(folder: Path, pair, tmp_path: Path, name: str):
+    more = {"examples": 1, "poison": [1]} if name.endswith("ragged") else {"sharp": name == "sharp"}
+    alone = _scenario(tmp_path, "torch", 1, **more)
+    run(folder, alone)
+    for mine, theirs in zip(pulls(pair[name]), pulls(alone), strict=True):
+        assert np.isfinite(theirs).all() or np.isnan(theirs).all(), "an update is skipped as a whole"
+        np.testing.assert_allclose(mine, theirs, rtol=2e-3, atol=1e-6)
+    assert sum(np.isnan(one).all() for one in pulls(alone)) == len(more.get("poison", ()))
+
+
 def test_two_ranks_resume_bit_for_bit(pair):
+    assert all(np.array_equal(*two) for two in zip(pulls(pair["resumed"]), pulls(pair["straight"])[2:], strict=True))
     straight, facts = result(pair["straight"])
     resumed, later = result(pair["resumed"])
     assert np.array_equal(resumed, straight)
