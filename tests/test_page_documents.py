@@ -196,3 +196,15 @@ def test_a_resumed_run_is_read_anew(tmp_path: Path) -> None:
     assert (documents.braid(reading)["last"], max(reading.decisions)) == (5, 5)
     assert documents.decisions(reading, limit=1)["rows"][0]["step"] == 5
     assert documents.trajectories(reading)["steps"] == [1, 5]
+
+
+@pytest.mark.slow
+def test_the_comparison_is_that_of_the_command(tmp_path: Path) -> None:
+    from orchestrator import comparison
+
+    run = build_run(tmp_path / "run")
+    reading = Reading.open(run.root)
+    told = documents.comparison({"a": reading, "b": reading}, {"a": "4", "b": "16"})
+    assert told["document"] == comparison.document([f"{run.root}@4", f"{run.root}@16"])
+    alone = documents.comparison({"a": reading}, {})
+    assert alone["document"] is None and alone["said"]

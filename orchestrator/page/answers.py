@@ -123,11 +123,14 @@ def _support(reading: Reading, query: Query) -> Document:
     return support(reading, record(Asked, query, SET))
 
 
-def _report(reading: Reading) -> Document:
+def _report(reading: Reading, query: Query) -> Document:
     from orchestrator.history import read_history
     from orchestrator.report.whole import document
 
-    made: Document = reading.remembered("report", reading.changes, lambda: document(read_history(reading.run.root)))
+    whole(query)
+    made: Document = reading.remembered_apart(
+        "report", reading.changes, lambda: document(read_history(reading.run.root))
+    )
     return made
 
 
@@ -145,9 +148,9 @@ _OF_ONE: dict[str, Callable[[Reading, Query], Document]] = {
     "costs": _bare(handoffs.costs),
     "trajectories": _trajectories,
     "trajectory": _trajectory,
-    "report": _bare(_report),
+    "report": _report,
 }
-OF_MANY = ("runs", "compare")
+OF_MANY = ("runs", "compare", "comparison")
 NAMES = (*_OF_ONE, *OF_MANY)
 
 
@@ -157,13 +160,16 @@ def of_one(name: str, reading: Reading, query: Query) -> Document:
 
 
 def of_many(name: str, root: Path, reading: Callable[[str], Reading], query: Query) -> Document:
-    """`runs`, or `compare` with `runs=A,B`: what stands beside each other."""
+    """`runs`; or `compare` with `runs=A,B`, and `comparison` with `runs=A@STEP,B@STAGE`: what stands side by side."""
     if name == "runs":
         whole(query)
         return siblings.runs(root)
-    asked = list(dict.fromkeys(one for one in query.get("runs", "").split(",") if one))
+    asked = list(dict.fromkeys(one for one in str(query.get("runs", "")).split(",") if one))
     if not asked or len(asked) > MOST_COMPARED:
         raise BadInput([f"runs: from 1 to {MOST_COMPARED} names with commas between them (got {len(asked)})"])
+    if name == "comparison":
+        parts = {one: one.partition("@") for one in asked}
+        return siblings.comparison({one: reading(parts[one][0]) for one in asked}, {o: p[2] for o, p in parts.items()})
     readings = {one: reading(one) for one in asked}
     for one in readings.values():
         one.refresh()

@@ -9,7 +9,7 @@ from orchestrator.page.decisions import decided, decisions
 from orchestrator.page.handoffs import costs, handoff, handoffs, reach
 from orchestrator.page.reader import trajectory
 from orchestrator.page.reading import Reading
-from orchestrator.page.siblings import compare, runs
+from orchestrator.page.siblings import compare, comparison, runs
 from orchestrator.page.stages import run
 from orchestrator.page.support import Asked, prompt, support
 from orchestrator.page.trajectories import Page, Wanted, trajectories
@@ -21,6 +21,7 @@ __all__ = [
     "Wanted",
     "braid",
     "compare",
+    "comparison",
     "costs",
     "curves",
     "decided",

@@ -6,7 +6,7 @@ The documents are functions of it. Nothing is written, and nothing is loaded who
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,23 @@ class Reading:
         kinds = [str(event.get("kind")) for event in self.events]
         return next((STATUS[kind] for kind in reversed(kinds) if kind in STATUS), "not started")
 
-    def remembered(self, name: str, depends: object, make: Any) -> Any:
+    def remembered(self, name: str, depends: object, make: Callable[[], Any]) -> Any:
         """The value of an earlier call, unless what it depends on has changed since."""
         with self.lock:
             held = self.memo.get(name)
             if held is None or held[0] != depends:
                 held = self.memo[name] = (depends, make())
             return held[1]
+
+    def remembered_apart(self, name: str, depends: object, make: Callable[[], Any]) -> Any:
+        """As `remembered`, for what takes long: others go on meanwhile, and two may make it at once."""
+        with self.lock:
+            if self.holds(name, depends):
+                return self.memo[name][1]
+        made = make()
+        with self.lock:
+            self.memo[name] = (depends, made)
+        return made
 
     def holds(self, name: str, depends: object) -> bool:
         """Whether `remembered` would not have to make the value."""

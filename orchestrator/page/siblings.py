@@ -10,7 +10,9 @@ from orchestrator.page.braid import braid, curves
 from orchestrator.page.reading import Reading, read_json, read_yaml, stamp
 from orchestrator.page.stages import bands, run
 from orchestrator.page.tail import row_of
+from orchestrator.page.watch import stamps
 from orchestrator.run_directory import RunDirectory
+from policies.bad_input import BadInput
 
 Document = dict[str, Any]
 
@@ -74,8 +76,9 @@ def compare(readings: Mapping[str, Reading]) -> Document:
                "curves": {key: {"steps", "values"}} of reward_mean, accuracy, loss, response_length_mean,
                tokens_trained, "probes": as `curves`, "origins": as `braid`, with the `steps` that they are over,
                "config": {key: value} of the keys in which the runs differ, null where a run has no such key}],
-     "differ": [these keys, as `stages.0.steps`],
-     "comparison": orchestrator.comparison's document of the first two, or null}
+     "differ": [these keys, as `stages.0.steps`]}
+
+    What differs in what they can do, with intervals, takes longer: `comparison`.
     """
     flat = {name: dict(_flat(reading.config)) for name, reading in readings.items()}
     keys = dict.fromkeys(key for config in flat.values() for key in config)
@@ -85,8 +88,29 @@ def compare(readings: Mapping[str, Reading]) -> Document:
             _compared(name, reading, {key: flat[name].get(key) for key in differ}) for name, reading in readings.items()
         ],
         "differ": differ,
-        "comparison": None,
     }
+
+
+def comparison(readings: Mapping[str, Reading], at: Mapping[str, str]) -> Document:
+    """`braid compare` of these runs, at their last probes or at the step or stage that `at` names for a run.
+
+    {"runs": [names], "document": orchestrator.comparison.document's, or null, "said": [why there is none]}
+    """
+    from orchestrator import comparison as measured
+
+    places = {name: str(reading.run.root) for name, reading in readings.items()}
+    asked = [f"{place}@{at[name]}" if at.get(name) else place for name, place in places.items()]
+    depends = tuple(tuple(stamps(reading).items()) for reading in readings.values())
+
+    def made() -> Document:
+        try:
+            return {"runs": list(readings), "document": measured.document(asked), "said": []}
+        except BadInput as error:
+            return {"runs": list(readings), "document": None, "said": list(error.lines)}
+
+    first = next(iter(readings.values()))
+    found: Document = first.remembered_apart(f"comparison {asked}", depends, made)
+    return found
 
 
 def _compared(name: str, reading: Reading, config: Document) -> Document:
