@@ -114,10 +114,7 @@ class Plan:
         before k: then nothing estimates it."""
         if k < 1:
             raise ValueError(f"pass@k: k is {k}; it must be 1 or more")
-        of = self.outcomes()
-        if np.any((of.c_O == 0) & (of.n_O < k)):
-            return np.full(len(of.n_O), np.nan)
-        return 1.0 - self.begins(k, 0)
+        return _pass_at_k(self, k)
 
     def begins(self, draws: int, passes: int) -> Float64:
         """[O]: the share of each outcome's orders whose first draws hold so many passes, in one given order of these;
@@ -146,6 +143,14 @@ def _outcomes(plan: Plan) -> Outcomes:
     keep = np.isfinite(log_paths)
     n = np.array([plan.looks[at] for at, _ in ends], np.int64)
     return Outcomes(n[keep], np.array([c for _, c in ends], np.int64)[keep], log_paths[keep])
+
+
+@functools.lru_cache(maxsize=256)
+def _pass_at_k(plan: Plan, k: int) -> Float64:
+    of = plan.outcomes()
+    if np.any((of.c_O == 0) & (of.n_O < k)):
+        return np.full(len(of.n_O), np.nan)
+    return 1.0 - plan.begins(k, 0)
 
 
 def _in_order(plan: Plan) -> list[tuple[int, int]]:
