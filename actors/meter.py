@@ -10,6 +10,7 @@ Counts are of one model's forward pass over whole sequences, as if no engine kep
 of response C + T - 1 positions are computed, and the head at T of them.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,6 +76,8 @@ class Bill:
     """(role, model, kind) -> how much."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Role -> time in which at least one call to it was out."""
+    wall: float = math.nan
+    """Seconds that it was open; NaN while it is."""
     _out: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def of(self, role: Role, model: str, kind: Kind) -> Work:
@@ -107,12 +110,13 @@ _OPEN: ContextVar[Bill | None] = ContextVar("bill", default=None)
 @contextmanager
 def metered() -> Iterator[Bill]:
     """A bill for what is asked inside, and for nobody else: an outer bill does not see it."""
-    bill = Bill()
+    bill, began = Bill(), time.perf_counter()
     before = _OPEN.set(bill)
     try:
         yield bill
     finally:
         _OPEN.reset(before)
+        bill.wall = time.perf_counter() - began
 
 
 @contextmanager

@@ -258,10 +258,12 @@ def _lost(undone: Sequence[Row]) -> list[Row]:
     """What rows that are forgotten had cost, by stage: it was spent all the same."""
     stages = dict.fromkeys(str(row.get("stage", "")) for row in undone)
     rows = {name: [row for row in undone if str(row.get("stage", "")) == name] for name in stages}
-    return [
-        {"stage": name, "seconds": sum(float(row.get("seconds") or 0.0) for row in own), **added(own)}
-        for name, own in rows.items()
-    ]
+    return [{"stage": name, "seconds": sum(_seconds(row) for row in own), **added(own)} for name, own in rows.items()]
+
+
+def _seconds(row: Row) -> float:
+    """Wall time of a step, or of a probe."""
+    return float(row.get("seconds") or row.get("seconds_probe") or 0.0)
 
 
 def _up_to(row: Row, step: int) -> Row | None:

@@ -86,6 +86,8 @@ def said(helped: Answer, bare: Answer, answers: float) -> str:
     if helped.flops <= bare.flops:
         return "an answer without the scaffold costs as much as one with it, so there is nothing to pay off"
     pays = "" if math.isnan(answers) else f"; by cost alone training pays after {answers:,.0f} answers"
+    if helped.passed.value == 0.0:
+        return f"no scaffolded answer passed, so there was no help to spare{pays}"
     if not (helped.passed.known and bare.passed.known):
         return f"how often answers pass is not known{pays}"
     told = f"bare answers pass {bare.passed.value:.1%}, scaffolded ones passed {helped.passed.value:.1%}"
