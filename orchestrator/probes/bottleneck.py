@@ -33,6 +33,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 BOTTLENECKS: tuple[Kind, ...] = ("unreached_prefix", "unavailable_action", "unreliable", "lost")
 
 RESAMPLES = 200
+SEED = 20260407
 PAIRS = 6
 """Earlier snapshots that are looked at for what was lost: the newest so many."""
 
@@ -164,14 +165,15 @@ def _pair(
     like, alike_P = np.unique(like, axis=0, return_inverse=True)  # prompts with the same counts are told as one
     each = np.eye(len(like))[alike_P]
     whole = mixture.fit(like, grid.prior_G, each.sum(axis=0))
-    spreads = np.concatenate([whole[None], mixture.refit(like, grid.prior_G, weights_BP @ each, whole)])
+    refitted = mixture.refit(like, grid.prior_G, weights_BP @ each, whole, np.random.default_rng(SEED))
+    spreads = np.concatenate([whole[None], refitted])
     rate, past = grid.now_G, np.nan_to_num(grid.earlier_G, nan=0.0)
     lost = ((past >= marks.epsilon) & (rate < marks.epsilon)) | ((past >= marks.mastered) & (rate < marks.lost))
     unsolved, mastered = (rate < marks.epsilon) & ~lost, rate >= marks.mastered
     masks = np.stack([unsolved, ~(unsolved | mastered | lost), mastered, lost], axis=1).astype(float)
     both = np.concatenate([masks, masks * (1.0 - rate)[:, None]], axis=1)
     told_BP = spreads @ like.T
-    found = np.einsum("bg,pg,gm->bpm", spreads, like, both, optimize=True) / told_BP[..., None]
+    found = np.stack([(spreads * one) @ like.T for one in both.T], axis=2) / told_BP[..., None]
     return found[:, alike_P, :4], found[:, alike_P, 4:]
 
 

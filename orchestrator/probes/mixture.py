@@ -98,10 +98,18 @@ def fit(like_PG: Float64, prior_G: Float64, weight_P: Float64 | None = None) -> 
     return np.asarray(found)
 
 
-def refit(like_PG: Float64, prior_G: Float64, weights_BP: Float64, start_G: Float64) -> Float64:
-    """[B, G] the spread as it is fitted to each resample of the prompts, a weight for each prompt."""
-    start = np.repeat(start_G[None], len(weights_BP), 0)
-    return _climb(like_PG, prior_G, weights_BP, start, REFITS)
+def refit(
+    like_PG: Float64, prior_G: Float64, weights_BP: Float64, start_G: Float64, draws: np.random.Generator | None = None
+) -> Float64:
+    """[B, G] the spread as it is fitted to each resample of the prompts, a weight for each prompt.
+
+    With `draws` each has a prior of its own, drawn around the one given, and begins there: where the counts do not tell
+    one spread from another, resamples differ as far as that leaves them free, and are not all what `start_G` is.
+    """
+    if draws is None:
+        return _climb(like_PG, prior_G, weights_BP, np.repeat(start_G[None], len(weights_BP), 0), REFITS)
+    prior = draws.dirichlet(PRIOR_PROMPTS * prior_G, len(weights_BP))
+    return _climb(like_PG, prior, weights_BP, prior, REFITS)
 
 
 def posterior(like_PG: Float64, spread_G: Float64) -> Float64:
