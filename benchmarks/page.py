@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import psutil
+
 from benchmarks.long_run import Length, write
 
 SECONDS = 120.0
@@ -47,15 +49,15 @@ class Asked:
 
 
 @contextmanager
-def served(directory: Path) -> Iterator[tuple[str, float]]:
-    """`braid ui` on the directory: its address, and the seconds from its start to the address."""
+def served(directory: Path) -> Iterator[tuple[str, float, psutil.Process]]:
+    """`braid ui` on the directory: its address, the seconds from its start to the address, and the process."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "orchestrator", "ui", str(directory), "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             address = process.stdout.readline().strip()
-            yield address, time.perf_counter() - began
+            yield address, time.perf_counter() - began, psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait(SECONDS)
@@ -79,7 +81,7 @@ def measure(directory: Path) -> tuple[float, list[Asked]]:
     """Median seconds to the address, and every view, each cold one of a server that was asked for nothing before."""
     found, starts = [], []
     for view in views(len(list((directory / "ledger" / "trajectories").iterdir()))):
-        with served(directory) as (address, start):
+        with served(directory) as (address, start, _):
             starts.append(start)
             cold, status, body, tag = ask(address, view)
             if status != 200:
@@ -98,15 +100,17 @@ def drawn(directory: Path) -> dict[str, float]:
     with sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        with served(directory) as (address, start):
+        with served(directory) as (address, start, process):
             began = time.perf_counter()
             page.goto(address)
             page.wait_for_selector("main[aria-busy=false]", timeout=SECONDS * 1000)
             data = time.perf_counter() - began
             page.wait_for_selector("main .js-plotly-plot .main-svg, main svg.main-svg", timeout=SECONDS * 1000)
             charts = time.perf_counter() - began
+            spent = sum(process.cpu_times()[:2])
         browser.close()
-    return {"server starts": start, "first view is there": data, "first chart is drawn": charts, "all": start + charts}
+    told = {"server starts": start, "first view is there": data, "first chart is drawn": charts, "all": start + charts}
+    return told | {"of that the server's processor": spent}
 
 
 def main() -> None:

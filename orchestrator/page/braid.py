@@ -120,14 +120,11 @@ def _origins(reading: Reading) -> list[str]:
 
 def _origin_tokens(reading: Reading, found: Buckets, name: str) -> Float64:
     """[S] trained tokens of the origin; rows without counts by origin tell them by their shares."""
+    counted = within(reading, found.steps, "by_origin", name, "tokens")
     key = next((key for key, origin in SHARES.items() if origin.name.lower() == name), "")
-    values = []
-    for step in found.steps:
-        row = reading.steps[int(step)]
-        counted = row["by_origin"]
-        share = 0.0 if counted else (row.get(key) or 0.0) * (row.get("tokens_trained") or 0.0)
-        values.append(counted[name][0] if name in counted else share)
-    return np.array(values, np.float64)
+    told = column(reading, found.steps, key) * column(reading, found.steps, "tokens_trained")
+    uncounted = np.array([not reading.steps[int(step)]["by_origin"] for step in found.steps], np.bool_)
+    return np.where(uncounted, told, counted)
 
 
 def _shares(found: Buckets, parts: dict[str, Float64]) -> dict[str, list[float | None]]:

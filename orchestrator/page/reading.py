@@ -157,9 +157,7 @@ def compact(row: Mapping[str, Any]) -> Row:
     """A metrics row's numbers, its stage, and what is shown of origins and strands."""
     kept: Row = {key: value for key, value in row.items() if type(value) in (int, float)}
     kept["stage"] = str(row.get("stage"))
-    kept["by_origin"] = {
-        name: (facts.get("tokens") or 0, facts.get("gradient_mass")) for name, facts in _maps(row.get("by_origin"))
-    }
+    kept["by_origin"] = {name: {"tokens": facts.get("tokens") or 0} for name, facts in _maps(row.get("by_origin"))}
     kept["by_strand"] = {
         name: {key: facts[key] for key in STRAND_FACTS if facts.get(key) is not None}
         for name, facts in _maps(row.get("by_strand"))

@@ -1,6 +1,6 @@
 """Figures of steps as columns, and columns in buckets: what every curve and the braid are drawn from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.page.reading import Reading
+from orchestrator.page.tail import Row
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -74,18 +75,25 @@ def all_steps(reading: Reading) -> Int64:
     return found
 
 
-def column(reading: Reading, steps: Iterable[int], key: str) -> Float64:
-    """[S] a figure of the metrics rows; NaN where a row does not know it."""
-    return np.array([_number(reading.steps[int(step)].get(key)) for step in steps], np.float64)
+def column(reading: Reading, steps: Int64, key: str) -> Float64:
+    """[S] a figure of the metrics rows of these steps; NaN where a row does not know it."""
+    return _of_steps(reading, steps, key, lambda row: row.get(key))
 
 
-def within(reading: Reading, steps: Iterable[int], part: str, name: str, key: str | int) -> Float64:
-    """[S] a figure of one origin or strand; NaN where it is unknown, 0 tokens where the name is absent."""
-    found = []
-    for step in steps:
-        facts = reading.steps[int(step)][part].get(name)
-        found.append(float("nan") if facts is None else _number(_get(facts, key)))
-    return np.array(found, np.float64)
+def within(reading: Reading, steps: Int64, part: str, name: str, key: str) -> Float64:
+    """[S] a figure of one strand or origin (`part` is by_strand or by_origin); NaN where it is absent or unknown."""
+    return _of_steps(reading, steps, f"{part} {name} {key}", lambda row: row[part].get(name, {}).get(key))
+
+
+def _of_steps(reading: Reading, steps: Int64, name: str, figure: Callable[[Row], Any]) -> Float64:
+    every = all_steps(reading)
+    rows = reading.steps
+    whole: Float64 = reading.remembered(
+        f"column {name}",
+        reading.changes,
+        lambda: np.array([_number(figure(rows[int(step)])) for step in every], np.float64),
+    )
+    return whole[np.searchsorted(every, steps)]
 
 
 def names(reading: Reading, part: str) -> list[str]:
@@ -105,7 +113,3 @@ def listed(values: Sequence[float] | Float64, digits: int = 6) -> list[float | N
 
 def _number(value: Any) -> float:
     return float(value) if type(value) in (int, float) else float("nan")
-
-
-def _get(facts: Any, key: str | int) -> Any:
-    return facts[key] if isinstance(key, int) else facts.get(key)
