@@ -16,8 +16,9 @@ import pytest
 from build_run import CONFIG, ENVIRONMENT, STRANDS, build_run, example
 
 from orchestrator.json_lines import JsonLines, mend, plain, read
-from orchestrator.ledger import LedgerError, RunLedger
+from orchestrator.ledger import COEFFICIENT_SCHEMA, LedgerError, RunLedger
 from orchestrator.probe_files import write_probe
+from orchestrator.query import ask
 from orchestrator.run_directory import RunDirectory, environment
 from policies.arrow import from_table
 from policies.bad_input import BadInput
@@ -157,6 +158,61 @@ def test_trajectories_come_back_with_strand_stage_and_advantage(tmp_path):
     assert [one.id for one in back] == ["a", "b"]
     np.testing.assert_array_equal(back[1].origin, [1, 1])
     assert np.isnan(back[1].behavior_logps).all()
+
+
+def test_g_lies_beside_the_trajectories_row_for_row(tmp_path):
+    run = new_run(tmp_path)
+    given = [example("a", strand=0, length=3), example("b", strand=1, origin=Origin.DEMONSTRATION, length=2)]
+    given.append(example("a", strand=1, length=3))  # the same response under another strand
+    g = np.array([0.5, -0.5, 0.0, np.nan, 1e-30, 1, 2, 3], np.float32)
+    with RunLedger(run, STRANDS) as ledger:
+        ledger.add(4, given, "braid")
+        ledger.coefficients(4, given, "braid", g)
+        ledger.add(5, [], "braid")
+        ledger.coefficients(5, [], "braid", np.empty(0, np.float32))
+        with pytest.raises(ValueError, match="step 4: 7 coefficients for trajectories of 8 tokens"):
+            ledger.coefficients(4, given, "braid", g[:7])
+    table, beside = pq.read_table(run.coefficient_file(4)), pq.read_table(run.trajectory_file(4))
+    assert table.schema.equals(COEFFICIENT_SCHEMA)
+    for column in ("step", "stage", "strand", "id"):
+        assert table.column(column).to_pylist() == beside.column(column).to_pylist()
+    rows = table.column("g").to_pylist()
+    assert [len(row) for row in rows] == [3, 2, 3]
+    np.testing.assert_array_equal(np.concatenate([np.array(row, np.float32) for row in rows]), g)
+    assert table.column("g").null_count == 0, "unknown is NaN"
+    assert len(pq.read_table(run.coefficient_file(5))) == 0
+    joined = (
+        "SELECT t.strand, t.id, t.tokens[1], c.g[1] FROM trajectories t JOIN coefficients c USING (step, strand, id) "
+        "WHERE step = 4 ORDER BY t.strand, t.id"
+    )
+    assert ask(run.root, joined).rows == (
+        ("imitate", "a", 0, 1.0),
+        ("imitate", "b", 0, None),
+        ("on-policy", "a", 0, 0.5),
+    )
+
+
+def test_a_resume_forgets_g_of_what_will_be_done_again(tmp_path):
+    run = new_run(tmp_path)
+    with RunLedger(run, STRANDS) as ledger:
+        for step in (1, 2, 3):
+            given = [example(f"t{step}")]
+            ledger.add(step, given, "braid")
+            if step != 2:  # nothing trained then
+                ledger.coefficients(step, given, "braid", np.full(6, step, np.float32))
+            ledger.metrics({"kind": "step", "step": step, "stage": "braid", "seconds": 2.0})
+        (run.coefficients / "step=000004.parquet.tmp").write_bytes(b"half")
+        ledger.truncate_after(1)
+        assert [path.name for path in run.coefficients.glob("*.parquet")] == ["step=000001.parquet"]
+        ledger.add(2, given, "braid")
+        ledger.coefficients(2, given, "braid", np.full(6, 9, np.float32))
+    resumed = next(row for row in read(run.events) if row["kind"] == "resumed")
+    assert resumed["lost"] == [{"stage": "braid", "seconds": 4.0, "work": [], "seconds_by_role": {}}]
+    with RunLedger(run, STRANDS):
+        assert sorted(path.name for path in run.coefficients.iterdir()) == [
+            "step=000001.parquet",
+            "step=000002.parquet",
+        ]
 
 
 def test_the_same_run_writes_the_same_bytes_but_for_the_time(tmp_path):

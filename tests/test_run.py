@@ -141,6 +141,8 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(whole: Path, tmp_p
             for place in (run, whole)
         ]
         assert drawn[0] == drawn[1], f"step {step}"
+        pulls = [pq.read_table(place / f"ledger/coefficients/step={step:06d}.parquet") for place in (run, whole)]
+        assert repr(pulls[0].to_pylist()) == repr(pulls[1].to_pylist()), f"step {step}"
     assert [row["step"] for row in lines(run / "ledger/decisions.jsonl")] == list(range(1, 7)), "no step twice"
 
 
