@@ -20,6 +20,8 @@ from orchestrator.study_facts import Claim, claim
 
 NEAR = 0.05
 """Share of a budget that a run may fall short of it and count as having spent as much as the others."""
+ENDED = ("finished", "stopped")
+"""A run whose last probe is its last; stopped: by a contract."""
 MANY = 4
 """More seeds than this say by themselves how much seeds matter."""
 
@@ -63,7 +65,8 @@ def document(study: Study) -> dict[str, Any]:
                   "claim": as above, "missing": why it does not count, or ""}]}],
      "notes": [sentences that a reader of the table must know]}
     """
-    ran = {name: [_ran(study, name, seed) for seed in study.experiment.seeds] for name in study.variants}
+    found = {place: _history(study, *place) for place in study.runs}
+    ran = {name: [_ran(study, name, seed, found) for seed in study.experiment.seeds] for name in study.variants}
     rows = [_row(study, name, ran) for name in study.variants]
     asked = study.experiment
     return plain(  # type: ignore[no-any-return]
@@ -153,19 +156,26 @@ def _changes(study: Study, name: str) -> dict[str, list[Any]]:
 # ---------------------------------------------------------------- one run
 
 
-def _ran(study: Study, name: str, seed: int) -> Ran:
-    place, status = study.place(name, seed), study.status(name, seed)
-    where = str(place.relative_to(study.root))
-    nothing = Claim("unknown", "it has not begun")
-    if status == "not started":
-        return Ran(seed, where, status, None, {}, {}, {}, nothing, {}, "not started")
-    history = read_history(place)
-    found = _figure(study, name, history)
-    roles, contract = _handoffs(history)
-    kept = claim(study.experiment, study.place(study.baseline, seed), place)
-    missing = found.missing if status in ("finished", "stopped") else status
+def _history(study: Study, name: str, seed: int) -> History | None:
+    return None if study.status(name, seed) == "not started" else read_history(study.place(name, seed))
+
+
+def _ran(study: Study, name: str, seed: int, found: Mapping[tuple[str, int], History | None]) -> Ran:
+    history, where = found[name, seed], str(study.place(name, seed).relative_to(study.root))
+    if history is None:
+        nothing = Claim("unknown", "it has not begun")
+        return Ran(seed, where, "not started", None, {}, {}, {}, nothing, {}, "not started")
+    said = _figure(study, name, history)
     return Ran(
-        seed, where, status, found.step, budget.spent(history.steps), roles, contract, kept, found.values, missing
+        seed,
+        where,
+        history.status,
+        said.step,
+        budget.spent(history.steps),
+        *_handoffs(history),
+        claim(study.experiment, found[study.baseline, seed], history),
+        said.values,
+        said.missing if history.status in ENDED else history.status,
     )
 
 

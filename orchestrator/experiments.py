@@ -35,7 +35,7 @@ def start(path: Path, out: Path, sets: Sequence[str] = (), *, in_process: bool =
 
     BadInput, before anything is made, with every fault of every variant.
     """
-    made = _make(Path(out).absolute(), expand(path, sets), path.resolve().parent)
+    made = make(Path(out).absolute(), expand(path, sets), path.resolve().parent)
     return resume(made, in_process=in_process)
 
 
@@ -101,7 +101,7 @@ def _worst(codes: Iterable[int]) -> int:
     return next((code for code in (INTERRUPTED, FAILED, BROKEN) if code in found), DONE)
 
 
-def _make(out: Path, expanded: Expanded, base: Path) -> Path:
+def make(out: Path, expanded: Expanded, base: Path) -> Path:
     """The directory with its files, whole or absent."""
     out.parent.mkdir(parents=True, exist_ok=True)
     try:

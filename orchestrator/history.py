@@ -1,7 +1,7 @@
 """`History`: what the ledger's lines say of a run, for summary and report; works on a run that is going on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,7 @@ class History:
     @property
     def status(self) -> str:
         """How the last attempt stands: running, finished, failed, interrupted, stopped by a contract, not started."""
-        kinds = [event["kind"] for event in self.events if event["kind"] in STATUS]
-        return STATUS[kinds[-1]] if kinds else "not started"
+        return status(self.events)
 
     def probe_at(self, step: int) -> Row | None:
         """The newest probe at or before `step`."""
@@ -48,6 +47,8 @@ class History:
         return before[-1] if before else None
 
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's where PyYAML was built with it: ten times as fast."""
 STATUS = {
     "started": "running",
     "finished": "finished",
@@ -57,10 +58,16 @@ STATUS = {
 }
 
 
+def status(events: Iterable[Row]) -> str:
+    """As `History.status`, of the events alone."""
+    kinds = [event["kind"] for event in events if event["kind"] in STATUS]
+    return STATUS[kinds[-1]] if kinds else "not started"
+
+
 def read_history(directory: Path) -> History:
     """Everything but the trajectories. BadInput if the directory is no run."""
     run = RunDirectory.open(directory)
-    config = yaml.safe_load(run.config.read_text(encoding="utf-8")) or {}
+    config = yaml.load(run.config.read_text(encoding="utf-8"), Loader=LOADER) or {}
     rows = read(run.metrics)
     steps = {row["step"]: row for row in rows if row.get("kind", "step") == "step"}
     probes = {(row["step"], row["stage"]): row for row in rows if row.get("kind") == "probe"}

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from orchestrator.config import Pipeline
 from orchestrator.experiment_config import Experiment
-from orchestrator.history import read_history
+from orchestrator.history import status
+from orchestrator.json_lines import read as rows
 from orchestrator.load import read
+from orchestrator.run_directory import RunDirectory
 from policies.bad_input import BadInput
 
 FILE = "experiment.yaml"
@@ -66,4 +68,4 @@ class Study:
     def status(self, name: str, seed: int) -> str:
         """How a run stands, as `History.status` says it; `not started` where there is no run yet."""
         place = self.place(name, seed)
-        return read_history(place).status if (place / "config.yaml").is_file() else "not started"
+        return status(rows(RunDirectory(place).events)) if (place / "config.yaml").is_file() else "not started"

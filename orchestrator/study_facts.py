@@ -4,13 +4,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import pyarrow.parquet as pq
 
 from orchestrator.experiment_config import Experiment
-from orchestrator.history import History, read_history
+from orchestrator.history import History
 from orchestrator.run_directory import RunDirectory
 
 
@@ -22,10 +21,8 @@ class Claim:
     told: str
 
 
-def claim(experiment: Experiment, base: Path, other: Path) -> Claim:
+def claim(experiment: Experiment, here: History | None, there: History | None) -> Claim:
     """The claim of a variant's run against the baseline's of the same seed; unknown while one has no steps."""
-    runs = [read_history(path) if (path / "config.yaml").is_file() else None for path in (base, other)]
-    here, there = runs
     if here is None or there is None or not here.steps or not there.steps:
         return Claim("unknown", "one of the two has no steps yet")
     match experiment.study:

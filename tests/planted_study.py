@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from orchestrator.ledger import RunLedger
 from orchestrator.load import dump, read
@@ -12,7 +13,6 @@ from orchestrator.probe_files import write_probe
 from orchestrator.run_directory import RunDirectory
 from policies.example import Example
 from tests.build_run import example
-from tests.recipe_runs import write
 
 SAMPLES = 16
 PIPELINE: dict[str, Any] = {
@@ -110,5 +110,7 @@ def row(step: int, stage: str, stage_step: int, stage_steps: int) -> dict[str, A
 
 
 def file(folder: Path, **changes: Any) -> Path:
-    """The pipeline, changed, as a file."""
-    return write({**PIPELINE, **changes}, folder / "planted.yaml")
+    """The pipeline, changed, as a file; keys keep their order, which says what the baseline is."""
+    path = folder / "planted.yaml"
+    path.write_text(yaml.safe_dump({**PIPELINE, **changes}, sort_keys=False), encoding="utf-8")
+    return path
