@@ -157,18 +157,23 @@ def thinned(history: History, most: int = MOST_POINTS) -> tuple[History, int]:
         return history, 1
     behind = max(size, -(-len(history.decisions) // most))
     return (
-        replace(history, steps=_means(history.steps, size), decisions=_means(history.decisions, behind)),
+        replace(
+            history,
+            steps=_means(history.steps, size, ("funnel",)),
+            decisions=_means(history.decisions, behind, ("facts", "outcome", "routed")),
+        ),
         size,
     )
 
 
-def _means(rows: Sequence[Row], size: int) -> tuple[Row, ...]:
-    """One row for each `size` neighbours of a stage: means of figures, and of the rest what the last row says."""
+def _means(rows: Sequence[Row], size: int, unused: Sequence[str]) -> tuple[Row, ...]:
+    """One row for each `size` neighbours of a stage: means of figures, and of the rest what the last row says; without
+    what no curve is drawn from."""
     kept: list[Row] = []
     for _, one in groupby(rows, key=lambda row: row.get("stage")):
         stage = list(one)
         for at in range(0, len(stage), size):
-            some = stage[at : at + size]
+            some = [{key: value for key, value in row.items() if key not in unused} for row in stage[at : at + size]]
             kept.append({**_mean(some), "step": some[-1].get("step")})
     return tuple(kept)
 

@@ -1,4 +1,4 @@
-"""The report as one document: figures in their groups, the summary, and the newest rows of decisions and events."""
+"""The report as one document: figures in their groups, who judged, and the newest rows of decisions and events."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from orchestrator.history import History
 from orchestrator.json_lines import plain
 from orchestrator.progress import UNKNOWN
 from orchestrator.report.figures import MOST_POINTS, groups
-from orchestrator.summary import responses_by_strand, summarise
+from orchestrator.summary import responses_by_strand, scorers
 
 MOST_ROWS = 500
 """Decisions, and events, of a long run: the newest so many are in the report; the ledger has them all."""
@@ -17,7 +17,7 @@ MOST_ROWS = 500
 def document(history: History, most: int = MOST_POINTS) -> dict[str, Any]:
     """JSON values; unknown figures are null.
 
-    groups: as `figures.groups`. summary: as `summary.summarise`. ways: [{"stage", "strand", what became of the
+    groups: as `figures.groups`. scorers: as `summary.scorers`. ways: [{"stage", "strand", what became of the
     responses that the strand asked for}]. config: the resolved pipeline as YAML. environment: flat {name: text}.
     decisions, events: the newest 500 rows as the ledger has them; decisions_total, events_total.
     """
@@ -25,7 +25,7 @@ def document(history: History, most: int = MOST_POINTS) -> dict[str, Any]:
     found: dict[str, Any] = plain(
         {
             "groups": groups(history, most),
-            "summary": summarise(history.run.root),
+            "scorers": scorers(history.steps),
             "ways": [{"stage": stage, "strand": strand, **way} for (stage, strand), way in ways.items()],
             "config": yaml.safe_dump(dict(history.config), sort_keys=False, allow_unicode=True),
             "environment": _flat(history.environment),

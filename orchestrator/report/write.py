@@ -15,7 +15,7 @@ from orchestrator.page import assets
 from orchestrator.page import documents as page
 from orchestrator.page.stages import trajectory_steps
 from orchestrator.page.support import Asked
-from orchestrator.page.trajectories import Page
+from orchestrator.page.trajectories import MOST_PAGE, Page
 from orchestrator.report.whole import document
 
 Document = dict[str, Any]
@@ -82,7 +82,7 @@ def opened(reading: page.Reading, name: str, table: Document) -> dict[str, dict[
 
 def chosen(reading: page.Reading) -> dict[str, Document]:
     """`STEP:ROW` -> a trajectory with its tokens: of each stage's first and last step, for each strand the best, the
-    worst and one without a verdict; then, from the newest on, as many as the file bears."""
+    worst and one without a verdict (of the first 500); then, from the newest on, as many as the file bears."""
     kept = set(trajectory_steps(reading))
     edges = dict.fromkeys(
         step for one in page.run(reading)["stages"] for step in (one["first"], one["last"]) if step in kept
@@ -102,15 +102,15 @@ def chosen(reading: page.Reading) -> dict[str, Document]:
 
 
 def _telling(reading: page.Reading, steps: Iterable[int]) -> Iterable[tuple[int, int]]:
-    strands = page.run(reading)["strands"] or [""]
-    asked = (
-        (page.Wanted(strand=strand, verdict=verdict), Page(step=step, sort=sort, limit=1))
-        for step in steps
-        for strand in strands
-        for verdict, sort in (("any", "-reward"), ("any", "reward"), ("unknown", "written"))
-    )
-    for wanted, where in asked:
-        yield from ((row["step"], row["row"]) for row in page.trajectories(reading, wanted, where)["rows"])
+    for step in steps:
+        rows = page.trajectories(reading, page=Page(step=step, limit=MOST_PAGE))["rows"]
+        for strand in dict.fromkeys(row["strand"] for row in rows):
+            known = [row for row in rows if row["strand"] == strand and row["reward"] is not None]
+            unknown = [row for row in rows if row["strand"] == strand and row["reward"] is None]
+            ends = (
+                [min(known, key=lambda row: row["reward"]), max(known, key=lambda row: row["reward"])] if known else []
+            )
+            yield from ((row["step"], row["row"]) for row in (*reversed(ends), *unknown[:1]))
 
 
 def _newest(reading: page.Reading) -> Iterable[tuple[int, int]]:

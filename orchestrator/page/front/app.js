@@ -85,6 +85,7 @@
 
   function state() {
     if (lost) return ["stale", "no answer"];
+    if (facts.status === "stopped") return ["stopped", "stopped by a contract"];
     if (facts.status !== "running") return [facts.status, facts.status];
     if (braid.inline) return ["stale", "unfinished when written"];
     const each = facts.totals.steps ? facts.totals.seconds / facts.totals.steps : 0;

@@ -32,7 +32,7 @@
     name: "curves", title: "Curves", shows: "curves",
     lead: "Outcome, learning, decisions, the gradient's sources and the verifiers, over the steps. Drag to look closer; double-click to go back.",
     needs: (params, within) => ({ report: ["report", within(params)] }),
-    draw: (docs) => having(docs.report, (doc) => (doc.groups.length ? [doc.groups.map(group), ways(doc.ways), scorers(doc.summary?.scorers)] : missing("No step is done yet.", "Curves are drawn from ledger/metrics.jsonl, one line a step."))),
+    draw: (docs) => having(docs.report, (doc) => (doc.groups.length ? [doc.groups.map(group), ways(doc.ways), scorers(doc.scorers)] : missing("No step is done yet.", "Curves are drawn from ledger/metrics.jsonl, one line a step."))),
   });
 
   // ---------------------------------------------------------------- the record

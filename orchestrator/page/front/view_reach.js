@@ -36,7 +36,7 @@
     const axis = { title: { text: "place in the trajectory" }, tickformat: ".0%" };
     return [
       dies.length ? chart({ title: "Where reach dies", note: "share of good trajectories whose reach falls below epsilon in each tenth", figure: frame(dies, { xaxis: axis, yaxis: { title: { text: "share" }, tickformat: ".0%", rangemode: "tozero" }, barmode: "group" }), height: 260 }) : null,
-      available.length ? chart({ title: "Actions that are available", note: "share of the good tokens that the policy gives at least epsilon, by place", figure: frame(available, { xaxis: axis, yaxis: { title: { text: "share" }, tickformat: ".0%" } }), height: 260 }) : null,
+      available.length ? chart({ title: "Actions that are available", note: "share of the good tokens that the policy gives at least epsilon, by place", figure: frame(available, { xaxis: axis, yaxis: { title: { text: "share" }, tickformat: ".0%", range: [0, 1.03] } }), height: 260 }) : null,
     ];
   }
 

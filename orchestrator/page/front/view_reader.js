@@ -27,7 +27,7 @@
       field("text", h("input", { type: "search", value: params.text ?? "", placeholder: "in the response", on: { change: (event) => filter({ text: event.target.value }) } })),
       number("step", "at", params, "1"), select("strand", "strand", params, any(run.strands ?? [])), select("producer", "producer", params, any(PRODUCERS)),
       select("stage", "stage", params, any(run.stages.map((one) => one.name))), select("verdict", "verdict", params, [["", "any"], ["passed", "passed"], ["failed", "failed"], ["unknown", "unknown"]]),
-      number("reward from", "least", params), number("to", "most", params), number("tokens from", "shortest", params, "1"), number("to", "longest", params, "1"),
+      number("reward from", "least", params), number("reward to", "most", params), number("tokens from", "shortest", params, "1"), number("tokens to", "longest", params, "1"),
       select("order", "sort", params, SORTS.map(([key, text]) => [key === "written" ? "" : key, text])),
       set.length ? h("button", { class: "button", type: "button", on: { click: () => filter(Object.fromEntries(set.map((name) => [name, ""]))) } }, "Clear") : null);
   }

@@ -60,16 +60,36 @@
         h("tbody", {}, rows.map(([title, value]) => h("tr", {}, h("th", { scope: "row" }, title), runs.map((one) => h("td", { class: "n" }, value(one))))))))),
       h("div", { class: "charts block" }, probes(runs), curves(runs)),
       h("section", { class: "block" }, h("header", {}, h("h3", {}, "What differs in the pipelines")), differ.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Pipelines" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "key"), runs.map((one) => h("th", { scope: "col" }, name(one))))), h("tbody", {}, differ.map((key) => h("tr", {}, h("th", { scope: "row", class: "mono" }, key), runs.map((one) => h("td", { class: "mono text" }, braid.brief(one.config?.[key])))))))) : h("p", { class: "dim" }, "Nothing: the pipelines are the same.")),
-      doc.comparison ? h("section", { class: "block" }, h("header", {}, h("h3", {}, `${name(runs[0])} against ${name(runs[1])}`), h("p", {}, "Differences with their intervals, paired by prompt.")), h("div", { class: "columns" }, Object.entries(doc.comparison).map(([key, value]) => braid.estimateTable(value, braid.words(key))))) : null,
     ];
+  }
+
+  /* What `braid compare` says of the first two, with intervals paired by prompt. */
+  function compared({ runs, document: found, said }) {
+    const sets = Object.entries(found?.sets ?? {});
+    return h("section", { class: "block", key: "compared" },
+      h("header", {}, h("h3", {}, `${runs?.[0] ?? "the first"} against ${runs?.[1] ?? "the second"}`), h("p", {}, "Differences, the second less the first, with their intervals, paired by prompt, as `braid compare` tells them.")),
+      [...(said ?? []), ...(found?.notes ?? [])].map((one) => h("p", { class: "small dim" }, one)),
+      sets.length ? sets.map(([title, one]) => pairedSet(title, one, found.runs)) : h("p", { class: "dim" }, "No probe of theirs can be compared."));
+  }
+
+  function pairedSet(title, one, runs) {
+    const k = [...new Set(one.runs.flatMap((run) => (run?.pass_at_k ?? []).map((row) => row.k)))];
+    const at = (run, wanted) => (run?.pass_at_k ?? []).find((row) => row.k === wanted);
+    const rows = [...k.map((wanted) => [`pass@${wanted}`, one.runs.map((run) => at(run, wanted)), at(one.differences[1], wanted)]), ["greedy", one.runs.map((run) => run?.greedy), one.differences[1]?.greedy]];
+    const { both, only_first: first, only_this: second, neither, undecided } = one.solved?.[1] ?? {};
+    return h("div", { class: "sub", key: title }, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Set ${title}` }, h("table", {},
+      h("caption", {}, `${title}: ${braid.plural(one.prompts, "prompt")} that both have`),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, ""), runs.map((run) => h("th", { scope: "col", class: "n" }, run.label)), h("th", { scope: "col", class: "n" }, "difference"))),
+      h("tbody", {}, rows.map(([title_, values, difference]) => h("tr", {}, h("th", { scope: "row" }, title_), values.map((value) => h("td", { class: "n" }, braid.interval(value, percent))), h("td", { class: "n" }, braid.interval(difference, percent))))))),
+      one.solved?.[1] ? h("p", { class: "small" }, `Solved by both ${figure(both)}, by the first alone ${figure(first)}, by the second alone ${figure(second)}, by neither ${figure(neither)}, undecided ${figure(undecided)}.`) : null);
   }
 
   braid.views.push({
     name: "runs", title: "Runs",
     lead: "Runs of this folder, and any of them side by side.",
-    needs: (params) => (braid.inline ? {} : { runs: ["runs", {}], ...(chosen(params).length > 1 ? { compare: ["compare", { runs: chosen(params).join(",") }] } : {}) }),
+    needs: (params) => (braid.inline ? {} : { runs: ["runs", {}], ...(chosen(params).length > 1 ? { compare: ["compare", { runs: chosen(params).join(",") }], comparison: ["comparison", { runs: chosen(params).slice(0, 2).join(",") }] } : {}) }),
     draw: (docs, params) => (braid.inline
       ? missing("This file holds one run.", "Runs stand side by side on the page that the server shows, and in the terminal:", "braid ui RUNS_FOLDER\nbraid compare RUN RUN")
-      : having(docs.runs, (doc) => [listed(doc, params), docs.compare ? having(docs.compare, sideBySide) : doc.runs.length > 1 ? h("p", { class: "dim" }, "Tick two runs or more to see them side by side.") : missing("There is one run here.", "Start the page on the folder that holds several to see them side by side.", "braid ui runs")])),
+      : having(docs.runs, (doc) => [listed(doc, params), docs.compare ? [having(docs.compare, sideBySide), having(docs.comparison, compared)] : doc.runs.length > 1 ? h("p", { class: "dim" }, "Tick two runs or more to see them side by side.") : missing("There is one run here.", "Start the page on the folder that holds several to see them side by side.", "braid ui runs")])),
   });
 }

@@ -24,7 +24,7 @@
       const said = h("p", { class: "said-cell small", id: "map-said", "aria-live": "polite" });
       grid.append(top, body);
       node.append(grid, said);
-      const widths = () => `minmax(84px, 148px) minmax(0, 96px) repeat(${props.doc.checkpoints.length}, minmax(30px, 46px)) 44px`;
+      const widths = () => `minmax(84px, 148px) ${innerWidth > 900 ? "minmax(0, 96px) " : ""}repeat(${props.doc.checkpoints.length}, minmax(30px, 46px)) 44px`;
       const at = (index) => rows[index];
 
       function cell(prompt, index, checkpoint) {
@@ -46,7 +46,7 @@
 
       function header() {
         braid.draw(top, h("div", { class: "line heads", role: "row", "aria-rowindex": 1, style: { "grid-template-columns": widths() } },
-          h("span", { role: "columnheader" }, "prompt"), h("span", { role: "columnheader" }, "family"),
+          h("span", { role: "columnheader" }, "prompt"), h("span", { role: "columnheader", class: "family" }, "family"),
           props.doc.checkpoints.map((one) => h("span", { class: "head-cell", role: "columnheader", title: `step ${one.step}${one.stage ? `, after ${one.stage}` : ""}: ${told(one.solved)} solved, mean ${percent(one.rate)}` }, String(one.step))),
           h("span", { role: "columnheader", title: "change in the pass rate, hundredths" }, "Δ")));
       }
@@ -188,7 +188,7 @@
     lead: "Every held-out prompt at every probe: what became reachable, what was kept, what was lost.",
     needs: (params, within) => {
       query = within(params, { set: params.set, sort: params.sort ?? "gained", find: params.find, before: params.before, after: params.after });
-      return { support: ["support", query], ...(params.prompt ? { prompt: ["prompt", within(params, { prompt_id: params.prompt, set: params.set, step: params.step })] } : {}) };
+      return { support: ["support", query], ...(params.prompt ? { prompt: ["prompt", within(params, { id: params.prompt, set: params.set, step: params.step })] } : {}) };
     },
     draw: (docs, params) => drawn(docs, params, query),
     keys: [["← ↑ → ↓", "from cell to cell (focus in the map)"], ["Enter", "the prompt's responses"], ["Esc", "back to the map"]],
@@ -210,8 +210,8 @@
     return { ...doc, prompts: kept.slice(+offset, +offset + +limit), total: kept.length, offset: +offset };
   };
 
-  braid.answers.prompt = (docs, { prompt_id, set: name = "probe", step }) => {
-    const found = docs[name]?.[prompt_id];
+  braid.answers.prompt = (docs, { id, set: name = "probe", step }) => {
+    const found = docs[name]?.[id];
     const steps = Object.keys(found ?? {});
     const at = step !== undefined && found?.[step] ? step : steps.at(-1);
     if (!found || (step !== undefined && !found[step])) throw new braid.Failed("The prompt's responses", "this file does not hold them: of many prompts and probes it keeps some", "`braid ui DIR` shows all");
