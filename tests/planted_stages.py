@@ -239,12 +239,28 @@ def unmoved(of: World, random: np.random.Generator) -> World:
 
 def mixed(of: World, random: np.random.Generator, ratio: float, epsilon: float) -> World:
     """Imitation of new solutions and the reward's optimum after it, so strong that the exact gain from expansion is
-    about `ratio` times that from reshaping; a small ratio comes of little imitation."""
-    first = imported(of, random, (0.5, 1.0) if ratio >= 1 else (0.02, 0.06))
-    low, high = 0.0, 3.0
-    for _ in range(30):
-        strength = (low + high) / 2
-        parts = exact_parts(replace(first, after=tilted(first.after, of.good, strength)), epsilon)
-        low, high = (strength, high) if parts["expansion"] > ratio * parts["reshaping"] else (low, strength)
-    after, helped = (tilted(one, of.good, high) for one in (first.after, first.helped_after))
+    `ratio` times that from reshaping, within a tenth."""
+    while True:
+        first = imported(of, random, (0.2, 1.0))
+        low, high = 0.0, 3.0
+        for _ in range(30):
+            strength = (low + high) / 2
+            parts = exact_parts(replace(first, after=tilted(first.after, of.good, strength)), epsilon)
+            low, high = (strength, high) if parts["expansion"] > ratio * parts["reshaping"] else (low, strength)
+        if abs(parts["expansion"] - ratio * parts["reshaping"]) < 0.1 * parts["expansion"]:
+            return _tilted_after(first, of.good, high)
+
+
+def beside(of: World, random: np.random.Generator, least: float, epsilon: float) -> World:
+    """The reward's optimum with a little imitation beside it: the exact gain from reshaping is at least `least` times
+    that from expansion."""
+    while True:
+        after = _tilted_after(imported(of, random, (0.0, 0.1)), of.good, random.uniform(0.7, 2.2))
+        parts = exact_parts(after, epsilon)
+        if parts["reshaping"] >= least * parts["expansion"]:
+            return after
+
+
+def _tilted_after(first: World, good: np.ndarray, strength: float) -> World:
+    after, helped = (tilted(one, good, strength) for one in (first.after, first.helped_after))
     return replace(first, after=after, helped_after=helped)

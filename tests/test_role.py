@@ -22,7 +22,7 @@ PLANTED = {
     "unmoved": (planted.unmoved, "undecided"),
     "mostly imported": (lambda of, random: planted.mixed(of, random, 6.0, EPSILON), "expansion"),
     "half and half": (lambda of, random: planted.mixed(of, random, 1.0, EPSILON), "undecided"),
-    "mostly reweighted": (lambda of, random: planted.mixed(of, random, 1 / 6, EPSILON), "reshaping"),
+    "mostly reweighted": (lambda of, random: planted.beside(of, random, 4.0, EPSILON), "reshaping"),
 }
 """Mechanism -> what makes the world after it, and the role that it has."""
 
@@ -138,7 +138,7 @@ def about(value: float, half: float = 0.02) -> Interval:
 
 def gained(expansion: float, reshaping: float, attrition: float = 0.0) -> Gain:
     total = expansion + reshaping + attrition
-    leads = about(expansion - 2 * reshaping), about(reshaping - 2 * expansion)
+    leads = about(expansion - 1.5 * reshaping), about(reshaping - 1.5 * expansion)
     parts = map(about, (total, expansion, reshaping, attrition, 0.0))
     return Gain(1, 256, *parts, UNKNOWN, UNKNOWN, *leads)
 

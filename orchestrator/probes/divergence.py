@@ -2,13 +2,17 @@
 
 Estimated from own rollouts that both models score: at a token that w wrote, r = p_other / p_w. Expectations over w of
 
-* k1 = -log r                 KL(w || other), unbiased; single terms may be below 0
-* k3 = r - 1 - log r          the same expectation, never below 0 and less spread where the two are close (Schulman
-                              2020, "Approximating KL divergence")
+* k1 = -log r            KL(w || other), unbiased; single terms may be below 0
+* k3 = r - 1 - log r     the same, never below 0 and less spread where the two are close (Schulman 2020, "Approximating
+                         KL divergence"); but it needs the tail of r: of tokens that w seldom writes and the other does
+                         not, none may have been drawn, and then it and its interval are too low
+* split                  where both find the same token likeliest, its part and the part of "any other" are known, so
+                         that much is exact and not below 0; k1 is left for which other it was, and for positions whose
+                         likeliest tokens differ. Unbiased, without k3's tail, and with little of k1's spread, for most
+                         tokens are the likeliest one
 
-Summed over a response, either is unbiased for the KL between whole responses (the chain rule). Both need responses
-drawn from w itself, at temperature 1 and untruncated; and the mean of k3 needs all of its tail: where a few tokens
-that w found unlikely carry it, it is too low more often than not, its interval with it, and a warning says so.
+Summed over a response, each is unbiased for the KL between whole responses (the chain rule). All need responses drawn
+from w itself, at temperature 1 and untruncated. Warnings say where few tokens carry the figure.
 """
 
 from collections.abc import Sequence
@@ -24,7 +28,9 @@ from orchestrator.probes.scores import Floats, Pair
 from orchestrator.probes.snapshot import Scored, Who
 
 FEW_RESPONSES, FEW_TOKENS, LEAST_SHARE = 10, 10, 0.1
-MOST_STEPS = 20
+MOST_STEPS, LARGEST, LEAST = 20, 50.0, 1e-8
+"""Steps that are told apart; log r that counts at most, and the least probability of all but the likeliest token, for
+the log-probabilities are single precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +41,12 @@ class Divergence:
     prompts: int
     tokens: int
     per_token: Interval
-    """Mean of k3 over tokens, nats."""
-    per_token_k1: Interval
+    """Mean over tokens of split, nats."""
     per_response: Interval
-    """Mean over responses of the sum of k3."""
+    """Mean over responses of its sum."""
+    per_token_k1: Interval
+    per_token_k3: Interval
+    """For comparison; valid where the two are close, and too low where the tail is heavy."""
     effective_share: float
     """Effective sample size of the weights r over the tokens, divided by their number; NaN of none."""
     warnings: tuple[str, ...]
@@ -48,21 +56,24 @@ class Divergence:
 def divergence(pairs: Sequence[Pair], confidence: float) -> Divergence:
     """`pairs`: each own rollout under its writer, and under the other model (`scores.paired`)."""
     if not pairs:
-        return Divergence(0, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN, float("nan"), ())
+        return Divergence(0, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, float("nan"), ())
     log_r = [_log_ratio(pair) for pair in pairs]
-    k3 = [_k3(one) for one in log_r]
-    prompts, ones = [one.prompt for one, _ in pairs], np.ones(len(pairs))
-    sizes = [float(len(one)) for one in log_r]
-    sums = [float(one.sum()) for one in k3]
+    sums, sizes, prompts = apart(pairs)
+    ones, k3 = np.ones(len(pairs)), [_k3(one) for one in log_r]
+
+    def mean(up: Any, down: Any) -> Interval:
+        return clusters.ratio((up, down, prompts), confidence=confidence)
+
     return Divergence(
         len(pairs),
         len(set(prompts)),
-        int(sum(sizes)),
-        _not_below_zero(clusters.ratio((sums, sizes, prompts), confidence=confidence)),
-        clusters.ratio(([-float(one.sum()) for one in log_r], sizes, prompts), confidence=confidence),
-        _not_below_zero(clusters.ratio((sums, ones, prompts), confidence=confidence)),
+        int(np.sum(sizes)),
+        _not_below_zero(mean(sums, sizes)),
+        _not_below_zero(mean(sums, ones)),
+        mean([-float(one.sum()) for one in log_r], sizes),
+        _not_below_zero(mean([float(one.sum()) for one in k3], sizes)),
         _effective_share(np.concatenate(log_r)),
-        _warnings(np.concatenate(log_r), np.concatenate(k3), len(pairs)),
+        _warnings(np.concatenate(log_r), np.concatenate([_split(pair) for pair in pairs]), len(pairs)),
     )
 
 
@@ -77,13 +88,27 @@ def agreement(pairs: Sequence[Pair], confidence: float) -> Interval:
 
 
 def apart(pairs: Sequence[Pair]) -> Terms:
-    """k3 summed over each response, its tokens, and whose it is."""
-    log_r = [_log_ratio(pair) for pair in pairs]
-    return (
-        [float(_k3(one).sum()) for one in log_r],
-        [float(len(one)) for one in log_r],
-        [one.prompt for one, _ in pairs],
-    )
+    """Split summed over each response, its tokens, and whose it is."""
+    split = [_split(pair) for pair in pairs]
+    return [float(one.sum()) for one in split], [float(len(one)) for one in split], [one.prompt for one, _ in pairs]
+
+
+def _split(pair: Pair) -> Floats:
+    """Of the tokens that both know."""
+    writer, other = pair
+    both = scores.known(writer) & scores.known(other)
+    k1 = scores.logps(writer) - scores.logps(other)
+    same = (writer.best_ids >= 0) & (writer.best_ids == other.best_ids)
+    best, rest = (list(one) for one in zip(*(_likeliest(row) for row in pair), strict=True))
+    exact = np.exp(best[0]) * (best[0] - best[1]) + np.exp(rest[0]) * (rest[0] - rest[1])
+    which = np.where(writer.tokens == writer.best_ids, 0.0, k1 - (rest[0] - rest[1]))
+    return np.asarray(np.where(same, exact + which, k1)[both])
+
+
+def _likeliest(row: Scored) -> tuple[Floats, Floats]:
+    """log p of the likeliest token and of all the others together."""
+    best = np.minimum(row.best_logps.astype(np.float64), 0.0)
+    return best, np.log(np.maximum(-np.expm1(best), LEAST))
 
 
 def agreeing(pairs: Sequence[Pair]) -> Terms:
@@ -132,11 +157,13 @@ def _log_ratio(pair: Pair) -> Floats:
 
 
 def _k3(log_r: Floats) -> Floats:
-    return np.asarray(np.expm1(np.minimum(log_r, 50.0)) - log_r)
+    return np.asarray(np.expm1(np.minimum(log_r, LARGEST)) - log_r)
 
 
 def _not_below_zero(one: Interval) -> Interval:
-    return Interval(one.value, max(one.low, 0.0) if one.low == one.low else one.low, one.high)
+    return (
+        one if np.isnan(one.value) else Interval(*(float(np.maximum(x, 0.0)) for x in (one.value, one.low, one.high)))
+    )
 
 
 def _effective_share(log_r: Floats) -> float:
@@ -146,15 +173,15 @@ def _effective_share(log_r: Floats) -> float:
     return float(weight.sum() ** 2 / (weight**2).sum() / len(weight))
 
 
-def _warnings(log_r: Floats, k3: Floats, responses: int) -> tuple[str, ...]:
+def _warnings(log_r: Floats, split: Floats, responses: int) -> tuple[str, ...]:
     said = []
     if responses < FEW_RESPONSES:
         said.append(f"{responses} responses: too few for an interval to hold")
     if (share := _effective_share(log_r)) < LEAST_SHARE:
-        said.append(f"the weights' effective sample is {share:.1%} of the tokens: the models are too far apart for k3")
-    carrying = float(k3.sum() ** 2 / max(float((k3**2).sum()), 1e-300))
-    if k3.sum() > 0 and carrying < FEW_TOKENS:
-        said.append(f"it hangs on about {carrying:.0f} of {len(k3)} tokens: more of the kind may be unseen")
+        said.append(f"the weights' effective sample is {share:.1%} of the tokens: k3 is not to be trusted")
+    size = np.abs(split)
+    if size.sum() > 0 and (carrying := float(size.sum() ** 2 / (size**2).sum())) < FEW_TOKENS:
+        said.append(f"it hangs on about {carrying:.0f} of {len(split)} tokens: more of the kind may be unseen")
     return tuple(said)
 
 
@@ -183,10 +210,9 @@ def _by_step(pairs: Sequence[Pair], most: int, confidence: float) -> dict[str, l
     sums, sizes = np.zeros((len(pairs), most)), np.zeros((len(pairs), most))
     for row, (one, other) in enumerate(pairs):
         both = scores.known(one) & scores.known(other)
-        step = np.searchsorted(np.asarray(one.steps), np.arange(len(one.tokens)), side="right")
-        keep = both & (step < most)
-        k3 = _k3(scores.logps(other) - scores.logps(one))
-        sums[row] = np.bincount(step[keep], k3[keep], minlength=most)
+        step = np.searchsorted(np.asarray(one.steps), np.arange(len(one.tokens)), side="right")[both]
+        keep = step < most
+        sums[row] = np.bincount(step[keep], _split((one, other))[keep], minlength=most)
         sizes[row] = np.bincount(step[keep], minlength=most)
     prompts = [one.prompt for one, _ in pairs]
     terms = [(sums[:, at], sizes[:, at], prompts) for at in range(most)]

@@ -31,7 +31,7 @@ CLASSES = ("expansion", "reshaping", "attrition", "outside")
 COARSE, MOST_SEEN, SEEN_PRIOR = 0.5, 400, 0.1
 """Log-likelihood that the grid may lack at a prompt's counts; cells added at most; prior of all these together."""
 
-DOMINANT = 2.0
+DOMINANT = 1.5
 """A part is dominant where it is more than this many times as large as the other."""
 
 
@@ -51,9 +51,9 @@ class Gain:
     """expansion / total; UNKNOWN unless the total is above 0 with confidence."""
     reshaping_share: Interval
     expansion_lead: Interval
-    """expansion - 2 reshaping: above 0, expansion is dominant."""
+    """expansion - DOMINANT x reshaping. A lead is one-sided: at the confidence, it is above its low end."""
     reshaping_lead: Interval
-    """reshaping - 2 expansion: above 0, reshaping is dominant."""
+    """reshaping - DOMINANT x expansion."""
 
 
 def decompose(
@@ -85,14 +85,17 @@ def decompose(
     spread = profile.best(data)
     classes, moved = _classes(grid, epsilon), (1 - grid.earlier_G) ** k - (1 - grid.now_G) ** k
     four = classes * moved
-    figures = [*four, four[0] - DOMINANT * four[1], four[1] - DOMINANT * four[0]]
+    figures = [*four]
     if grew := total.low > 0:  # a share is s where (part - s total) is 0: linear, as the search wants it
         figures += [part - float(part @ spread) / total.value * moved for part in four[:2]]
     found = profile.intervals(data, spread, np.stack(figures), confidence)
     left = (total.value - float(moved @ spread)) * (classes @ spread)
-    parts = [_interval(found, at, shift) for at, shift in enumerate([*left, 0.0, 0.0])]
+    parts = [_interval(found, at, shift) for at, shift in enumerate(left)]
+    ahead = np.stack([four[0] - DOMINANT * four[1], four[1] - DOMINANT * four[0]])
+    leading = profile.intervals(data, spread, ahead, 2 * confidence - 1)
+    leads = [_interval(leading, at, 0.0) for at in range(2)]
     shares = [_share(found, at, parts[at].value / total.value, total.value) if grew else UNKNOWN for at in range(2)]
-    return Gain(k, len(rows), total, *parts[:4], *shares, *parts[4:])
+    return Gain(k, len(rows), total, *parts, *shares, *leads)
 
 
 def cells(epsilon: float) -> mixture.Cells:
@@ -165,7 +168,7 @@ def _interval(found: profile.Profile, at: int, shift: float) -> Interval:
 
 
 def _share(found: profile.Profile, part: int, value: float, total: float) -> Interval:
-    at = len(CLASSES) + 2 + part
+    at = len(CLASSES) + part
     middle = float(found.value_M[at])
     return Interval(
         value, value + (float(found.low_M[at]) - middle) / total, value + (float(found.high_M[at]) - middle) / total

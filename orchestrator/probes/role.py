@@ -5,7 +5,7 @@ where text and targets came from (`Facts`) only says which explanations are poss
 
 * consolidation: the stage had something to consolidate (a teacher, an earlier checkpoint, its own scaffolded self), the
   policy moved at least half of the way to it, and what the bare policy gained it gained on that way;
-* expansion: the gain is on prompts that were outside effective support, more than `gain.DOMINANT` times that inside;
+* expansion: the gain on prompts that were outside effective support is more than `gain.DOMINANT` times that inside;
 * reshaping: the other way round.
 
 Attrition is no role. Each clause is a bound of an interval; where one is open, so is the role.
@@ -170,9 +170,12 @@ def _by_scaffold(evidence: Evidence) -> Answer:
     gap = evidence.scaffold
     if not gap.closed.known:
         return "open" if evidence.facts.scaffold else "no"
-    if not (gap.before.low > 0 and gap.closed.low > 0 and evidence.gain.total.low > 0) or gap.lead.high < 0:
+    if gap.before.high <= 0 or gap.closed.high < 0 or gap.lead.high < 0:
         return "no"
-    return "yes" if gap.lead.low > 0 and evidence.facts.scaffold else "open"
+    closes = gap.before.low > 0 and gap.closed.low > 0
+    if not evidence.facts.scaffold:
+        return "open" if closes else "no"
+    return "yes" if closes and gap.lead.low > 0 and evidence.gain.total.low > 0 else "open"
 
 
 def _for(role: str, evidence: Evidence) -> list[Item]:
