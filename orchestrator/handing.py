@@ -35,7 +35,7 @@ class Handing:
         state.action = verdict.action or ""
         self._tell(stage, state, verdict)
 
-    def judge_again(self, state: RunState) -> None:
+    def judge_again(self, state: RunState, *, spent: bool) -> None:
         """Of a stage whose end was committed before the run was resumed: by the contract as it stands now, which may be
         another. The measurements are those that were made."""
         stage = standing(self.stages, state)
@@ -45,8 +45,8 @@ class Handing:
         found = stage_end.read(path)
         if found is None:
             return
-        contract = contract_of(self.pipeline, stage.config)
-        verdict = contracts.judge(contract, found, repairs_left=repairs_left(self.stages, stage))
+        left = 0 if spent else repairs_left(self.stages, stage)
+        verdict = contracts.judge(contract_of(self.pipeline, stage.config), found, repairs_left=left)
         if (told := contracts.document(verdict)) != found.get("contract"):
             stage_end.write(path, {**found, "contract": told})
             state.action = verdict.action or ""

@@ -116,7 +116,7 @@ def _restore(attempt: Attempt, found: checkpoint.Newest | None) -> Path | None:
     names = [stage.config.name for stage in attempt.inputs.stages]
     forget(attempt.directory.root, [name for name in names if name not in begun])
     attempt.handing.forget(attempt.state)
-    attempt.handing.judge_again(attempt.state)
+    attempt.handing.judge_again(attempt.state, spent=attempt.spending.over)
     return found.path
 
 
