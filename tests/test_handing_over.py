@@ -93,13 +93,8 @@ def test_the_weights_that_a_stage_is_compared_with_follow_from_what_was_done() -
     runs = stage_runs(Pipeline.model_validate(ALL))
     assert [one.config.name for one in runs] == ["warm", "gone", "drill", "last", "drill-repair"]
     state, seen = RunState(), []
-    for name, action in (
-        ("warm", "warn"),
-        ("gone", "roll_back"),
-        ("drill", "repair"),
-        ("drill-repair", ""),
-        ("last", ""),
-    ):
+    actions = {"warm": "warn", "gone": "roll_back", "drill": "repair", "drill-repair": "", "last": ""}
+    for name, action in actions.items():
         now = hand_over.standing(runs, state)
         assert now is not None and now.config.name == name
         state.step, state.stage_step, state.action = state.step + now.config.steps, now.config.steps, action
