@@ -3,8 +3,8 @@
 A response count says nothing of answers that were not drawn, so that more draws show more answers. Counts are therefore
 compared at an equal number of draws (rarefaction: Hurlbert, 1971), the number of answers is estimated with those that
 were never drawn (Chao1: Chao, Scandinavian Journal of Statistics 11, 1984; a lower bound), and entropy without the
-downward bias of the plug-in (Zhang, Neural Computation 24, 2012: sum of x/n (psi(n) - psi(x)), whose bias falls
-exponentially in n where Miller and Madow's falls as 1/n^2).
+downward bias of the plug-in (Chao, Wang and Jost, Methods in Ecology and Evolution 4, 2013: Zhang's unbiased part, sum
+of x/n (psi(n) - psi(x)), and the rest from the answers that came once and twice).
 
 Draws that a plan ended early are those of prompts whose responses agree in passing: their figures are of few draws, and
 at an equal number of draws for both checkpoints. Entropies are in nats. P = prompts.
@@ -25,6 +25,8 @@ from orchestrator.probes.snapshot import Float64, Sampled
 
 Given = Mapping[str, int]
 """Distinct answer -> responses that gave it."""
+MOST_TERMS = 100_000
+"""Of a sum whose terms fall below rounding long before, unless nearly all answers differ."""
 
 
 def draws(given: Given) -> int:
@@ -56,8 +58,25 @@ def richness(given: Given) -> float:
 def entropy(given: Given) -> float:
     """Of the distribution of answers, in nats. NaN of fewer than two draws, which say nothing of it."""
     x = np.array([count for count in given.values() if count > 0], np.float64)
-    n = x.sum()
-    return float(np.sum(x / n * (special.digamma(n) - special.digamma(x)))) if n >= 2 else math.nan
+    n = float(x.sum())
+    if n < 2:
+        return math.nan
+    once, twice = float(np.sum(x == 1)), float(np.sum(x == 2))
+    seen = float(np.sum(x / n * (special.digamma(n) - special.digamma(x))))
+    return seen + once / n * _unseen(n, _next_new(n, once, twice))
+
+
+def _next_new(n: float, once: float, twice: float) -> float:
+    """Mean probability of an answer that came once, by how many came twice (Good and Turing)."""
+    if twice > 0:
+        return 2 * twice / ((n - 1) * once + 2 * twice)
+    return 2 / ((n - 1) * (once - 1) + 2) if once > 0 else 1.0
+
+
+def _unseen(n: float, chance: float) -> float:
+    """Sum over j of (1 - chance)^j / (n - 1 + j): what the terms beyond n draws add."""
+    j = np.arange(1, min(int(40 / chance) + 2, MOST_TERMS))
+    return float(np.sum((1 - chance) ** j / (n - 1 + j)))
 
 
 def document(before: Sampled | None, after: Sampled, *, confidence: float) -> dict[str, Any] | None:

@@ -119,16 +119,7 @@ class Plan:
     def begins(self, draws: int, passes: int) -> Float64:
         """[O]: the share of each outcome's orders whose first draws hold so many passes, in one given order of these;
         draws must not outlast the first look that can stop with so many."""
-        of = self.outcomes()
-        if len(self.looks) == 1:  # C(n - draws, c - passes) / C(n, c)
-            left, more = self.looks[0] - draws, of.c_O - passes
-            fits = (more >= 0) & (more <= left)
-            ways = special.gammaln(left + 1) - special.gammaln(more[fits] + 1) - special.gammaln(left - more[fits] + 1)
-            share = np.zeros(len(of.c_O))
-            share[fits] = np.exp(ways - of.log_paths_O[fits])
-            return share
-        ends, every, some = _in_order(self), _walk(self, 0, 0), _walk(self, draws, passes)
-        return np.array([np.exp(some[at][c] - every[at][c]) for at, c in ends if np.isfinite(every[at][c])])
+        return _begins(self, draws, passes)
 
 
 @functools.lru_cache(maxsize=256)
@@ -151,6 +142,20 @@ def _pass_at_k(plan: Plan, k: int) -> Float64:
     if np.any((of.c_O == 0) & (of.n_O < k)):
         return np.full(len(of.n_O), np.nan)
     return 1.0 - plan.begins(k, 0)
+
+
+@functools.lru_cache(maxsize=512)
+def _begins(plan: Plan, draws: int, passes: int) -> Float64:
+    of = plan.outcomes()
+    if len(plan.looks) == 1:  # C(n - draws, c - passes) / C(n, c)
+        left, more = plan.looks[0] - draws, of.c_O - passes
+        fits = (more >= 0) & (more <= left)
+        ways = special.gammaln(left + 1) - special.gammaln(more[fits] + 1) - special.gammaln(left - more[fits] + 1)
+        share = np.zeros(len(of.c_O))
+        share[fits] = np.exp(ways - of.log_paths_O[fits])
+        return share
+    ends, every, some = _in_order(plan), _walk(plan, 0, 0), _walk(plan, draws, passes)
+    return np.array([np.exp(some[at][c] - every[at][c]) for at, c in ends if np.isfinite(every[at][c])])
 
 
 def _in_order(plan: Plan) -> list[tuple[int, int]]:
