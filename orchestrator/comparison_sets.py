@@ -11,7 +11,7 @@ from scipy.special import gammaln
 from orchestrator.comparison_sides import Side
 from orchestrator.probes import support
 from orchestrator.probes.crossed import Span, crossed
-from orchestrator.probes.halves import rates
+from orchestrator.probes.curves import estimates
 from orchestrator.probes.intervals import Interval
 from orchestrator.probes.sequential import Counts
 from orchestrator.probes.snapshot import Float64, Int64, Sampled, SetName
@@ -99,7 +99,7 @@ def _depths(found: Sequence[Measured | None]) -> list[int]:
 
 def _about(one: Measured, depths: Sequence[int], confidence: float) -> Parts:
     return {
-        "pass_at_k": [{"k": k, **_mean(rates(one.counts, k), confidence, UNIT)} for k in depths],
+        "pass_at_k": [{"k": k, **_mean(estimates(one.counts, k), confidence, UNIT)} for k in depths],
         "greedy": _mean(one.greedy_P, confidence, UNIT),
         "n": int(one.counts.n_P.sum()),
         "tokens": one.sampled.tokens,
@@ -110,7 +110,8 @@ def _differences(first: Measured, other: Measured, depths: Sequence[int], confid
     """This one less the first, prompt by prompt."""
     return {
         "pass_at_k": [
-            {"k": k, **_mean(rates(other.counts, k) - rates(first.counts, k), confidence, (-1.0, 1.0))} for k in depths
+            {"k": k, **_mean(estimates(other.counts, k) - estimates(first.counts, k), confidence, (-1.0, 1.0))}
+            for k in depths
         ],
         "greedy": _mean(other.greedy_P - first.greedy_P, confidence, (-1.0, 1.0)),
     }

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from orchestrator.probes import halves, support
+from orchestrator.probes.curves import estimates
 from orchestrator.probes.sequential import Counts
 from orchestrator.probes.snapshot import Float64, Int64
 
@@ -49,7 +50,7 @@ def document(found: Guarded | None, *, epsilon: float, confidence: float) -> dic
 
 
 def _rates(found: Guarded, confidence: float) -> dict[str, Any]:
-    start, before, now = (halves.rates(one) for one in (found.start, found.before, found.now))
+    start, before, now = (estimates(one, 1) for one in (found.start, found.before, found.now))
     told = {"start": start, "before": before, "after": now, "change": now - before, "change_from_start": now - start}
     return {key: asdict(halves.mean(value, confidence)) for key, value in told.items()}
 
@@ -97,7 +98,7 @@ def _family(found: Guarded, name: str, at: Int64, p: float, confidence: float) -
     return {
         "family": name,
         "prompts": len(at),
-        "change": asdict(halves.mean(halves.rates(now) - halves.rates(start), confidence)),
+        "change": asdict(halves.mean(estimates(now, 1) - estimates(start, 1), confidence)),
         "share": asdict(halves.forgotten(start, now, confidence)),
         "p": p,
         "forgot": bool(p <= 1.0 - confidence),
@@ -124,7 +125,7 @@ class Loss:
 def loss(start: Counts, now: Counts) -> Loss:
     """The mean change of these very prompts. Each prompt's draws vary as those of its pooled rate would (with a success
     and a failure more, so that prompts that never failed are not called certain)."""
-    change_P = halves.rates(now) - halves.rates(start)
+    change_P = estimates(now, 1) - estimates(start, 1)
     known = ~np.isnan(change_P)
     change_P, count = change_P[known], int(known.sum())
     if not count:

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.special import gammaln, stdtrit
 
 from orchestrator.probes.clusters import proportion
+from orchestrator.probes.curves import estimates
 from orchestrator.probes.intervals import UNKNOWN, Interval
 from orchestrator.probes.sequential import Counts, Plan
 from orchestrator.probes.snapshot import Float64, Int64
@@ -29,16 +30,6 @@ TINY = 1e-9
 """Rates closer than this are equal."""
 SLACK = 1.0
 """Added to the squares about a mean: the squares of one prompt that is wholly elsewhere."""
-
-
-def rates(found: Counts, k: int = 1) -> Float64:
-    """[P] unbiased pass@k, whatever ended a prompt's draws; NaN where nothing estimates it."""
-    told_P = np.full(len(found.n_P), math.nan)
-    for design, rows in found.designs():
-        if design.looks[-1] >= k:
-            places = design.outcomes().place(found.n_P[rows], found.c_P[rows])
-            told_P[rows] = design.pass_at_k(k)[places]
-    return told_P
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +86,7 @@ def _stood(before: Counts | None, after: Counts, now: Counts, kind: Kind) -> Flo
         ]
     )
     chosen_P, base_P, reached_P = table[back_P.reshape(-1)].T
-    return np.stack([reached_P - base_P, chosen_P * rates(now, k) - base_P, chosen_P])
+    return np.stack([reached_P - base_P, chosen_P * estimates(now, k) - base_P, chosen_P])
 
 
 @dataclass(frozen=True, slots=True)

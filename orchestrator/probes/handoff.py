@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.probes import fidelity, forgetting, halves
+from orchestrator.probes.curves import estimates
 from orchestrator.probes.intervals import UNKNOWN, Interval
 from orchestrator.probes.sequential import Counts, Plan, counts
 from orchestrator.probes.snapshot import Float64, Int64, SetName, Snapshot
@@ -67,7 +68,7 @@ def retention(snapshots: Sequence[Snapshot], confidence: float, plan: Plan | Non
         }
         for name, one in found.items():
             sums[name].append(one)
-        gain = halves.mean(halves.rates(after) - halves.rates(before), confidence)
+        gain = halves.mean(estimates(after, 1) - estimates(before, 1), confidence)
         told = {name: _kept(one, confidence) for name, one in found.items()}
         where = {"stage": snapshots[at].stage, "steps": [snapshots[at - 1].step, snapshots[at].step]}
         stages.append({**where, "gain": asdict(gain), **told})
@@ -113,7 +114,7 @@ def _gains(ends: tuple[Snapshot, Snapshot], name: SetName, plan: Plan | None) ->
     if common is None:
         return None
     before, after = common[1]
-    return halves.rates(after) - halves.rates(before)
+    return estimates(after, 1) - estimates(before, 1)
 
 
 def _scaffold(snapshots: Sequence[Snapshot], confidence: float, plan: Plan | None) -> dict[str, Any] | None:
@@ -146,8 +147,8 @@ def _gap(one: Snapshot, plan: Plan | None) -> dict[str, dict[str, float]] | None
     if "scaffolded" not in one.sets or "probe" not in one.sets:
         return None
     helped, bare = one.sets["scaffolded"], one.sets["probe"]
-    rates = dict(zip(bare.prompts, halves.rates(counts(bare, plan)), strict=True))
-    under = zip(helped.prompts, halves.rates(counts(helped, plan)), strict=True)
+    rates = dict(zip(bare.prompts, estimates(counts(bare, plan), 1), strict=True))
+    under = zip(helped.prompts, estimates(counts(helped, plan), 1), strict=True)
     return {
         name: {"bare": float(rates[name]), "gap": float(value - rates[name])} for name, value in under if name in rates
     }
