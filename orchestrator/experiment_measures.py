@@ -11,7 +11,7 @@ from orchestrator.history import History
 from orchestrator.probe_files import probed_steps, read_snapshot
 from orchestrator.probe_plans import plan_at
 from orchestrator.probes import support
-from orchestrator.probes.halves import rates
+from orchestrator.probes.curves import estimates
 from orchestrator.probes.sequential import Plan, counts, matched
 from orchestrator.probes.snapshot import Snapshot
 
@@ -42,7 +42,7 @@ def figure(history: History, pipeline: Pipeline, experiment: Experiment) -> Figu
     if measure == "retained_support":
         return _retained(history, pipeline, last, plan)
     k = pipeline.handoff.probe_samples if measure == "pass_at_k" else 1
-    values = rates(counts(found, plan), k)
+    values = estimates(counts(found, plan), k)
     if len(values) and np.isnan(values).all():
         return Figure(step, missing=f"draws that stop early say nothing of pass@{k}; set handoff.sequential: false")
     return Figure(step, dict(zip(found.prompts, map(float, values), strict=True)))
