@@ -291,7 +291,7 @@ def luminance(colour: str) -> float:
 
 def grounds(theme: str) -> list[str]:
     """The colours that the page's stylesheet puts behind its charts and tokens in a theme."""
-    text = (Path(assets.__file__).parent / "front" / "page.css").read_text(encoding="utf-8")
+    text = (Path(assets.__file__).parent / "front" / "base.css").read_text(encoding="utf-8")
     block = text.split(':root[data-theme="dark"] {')[1] if theme == "dark" else text.split(":root {")[1]
     return [re.search(rf"--{name}: (#[0-9a-f]{{6}})", block)[1] for name in ("ground", "paper")]
 

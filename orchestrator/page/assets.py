@@ -16,9 +16,10 @@ from orchestrator.report.origins import COLOURS, ON_DARK, ON_TERMINAL
 from policies.trajectory import Origin
 
 FRONT = Path(__file__).parent / "front"
-STYLES = ("page.css", "views.css")
+STYLES = ("base.css", "frame.css", "parts.css", "views.css", "reader.css", "narrow.css")
 SCRIPTS = (
-    *("core.js", "data.js", "charts.js", "app.js", "estimates.js", "tokens.js"),
+    *("core.js", "data.js", "file_answers.js", "charts.js", "app.js", "estimates.js"),
+    *("strip.js", "support_map.js", "tokens.js", "reader_list.js"),
     *("view_braid.js", "view_support.js", "view_reach.js", "view_handoffs.js", "view_costs.js"),
     *("view_reader.js", "view_curves.js", "view_runs.js", "start.js", "plotly.js"),
 )

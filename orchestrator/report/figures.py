@@ -136,10 +136,10 @@ def groups(history: History, most: int = MOST_POINTS) -> list[dict[str, Any]]:
     totals = {"funnel": funnel, "staleness": staleness}
     found = []
     for group in GROUPS:
-        made = {
-            name: totals[name](history) if name in totals and size > 1 else figure
-            for name, figure in group.made(short).items()
-        }
+        drawn = dict(group.made(short))
+        if size > 1:
+            drawn |= {name: make(history) for name, make in totals.items() if name in group.said}
+        made = {name: drawn[name] for name in group.said if name in drawn and drawn[name]["data"]}
         if made:
             told = [
                 {"name": name, "title": group.said[name][0], "note": group.said[name][1], "wide": name in WIDE}

@@ -6,8 +6,13 @@
   const rail = document.getElementById("rail");
   const head = document.getElementById("facts");
   const root = document.documentElement;
-  const MOVED = "braid-theme", QUIET = "braid-keys-off";
-  let turn = 0, current = null, facts = null, lost = null, waiting = 0;
+  const MOVED = "braid-theme",
+    QUIET = "braid-keys-off";
+  let turn = 0,
+    current = null,
+    facts = null,
+    lost = null,
+    waiting = 0;
 
   // ---------------------------------------------------------------- places
 
@@ -37,12 +42,39 @@
   // ---------------------------------------------------------------- what is drawn
 
   /* Something that failed, or is not there yet: what, why, and what to do. */
-  const wrong = (failed) => (braid.inline ? missing(`${failed.what || "This"} is not in this file`, `${failed.said || failed.message}. ${failed.fix || ""}`) : refused(failed));
-  const refused = (failed) => h("div", { class: "said wrong", role: "alert" },
-    h("h3", {}, `${failed.what || "This view"} could not be shown`), h("p", {}, failed.said || failed.message), failed.fix ? h("p", { class: "dim" }, failed.fix) : null,
-    h("p", {}, h("button", { class: "button", type: "button", on: { click: () => { braid.forget(); show(); } } }, "Try again")));
+  const wrong = (failed) =>
+    braid.inline
+      ? missing(`${failed.what || "This"} is not in this file`, `${failed.said || failed.message}. ${failed.fix || ""}`)
+      : refused(failed);
+  const refused = (failed) =>
+    h(
+      "div",
+      { class: "said wrong", role: "alert" },
+      h("h3", {}, `${failed.what || "This view"} could not be shown`),
+      h("p", {}, failed.said || failed.message),
+      failed.fix ? h("p", { class: "dim" }, failed.fix) : null,
+      h(
+        "p",
+        {},
+        h(
+          "button",
+          {
+            class: "button",
+            type: "button",
+            on: {
+              click: () => {
+                braid.forget();
+                show();
+              },
+            },
+          },
+          "Try again",
+        ),
+      ),
+    );
 
-  const missing = (title, how, command = "") => h("div", { class: "said" }, h("h3", {}, title), h("p", {}, how), command ? h("pre", {}, command) : null);
+  const missing = (title, how, command = "") =>
+    h("div", { class: "said" }, h("h3", {}, title), h("p", {}, how), command ? h("pre", {}, command) : null);
 
   /* What `make` makes of a document, or what went wrong with it. */
   const having = (found, make) => (found instanceof Error ? wrong(found) : make(found));
@@ -50,7 +82,9 @@
   async function asked(needs) {
     const names = Object.keys(needs);
     const found = await Promise.allSettled(names.map((key) => braid.get(...needs[key])));
-    return Object.fromEntries(names.map((key, at) => [key, found[at].status === "fulfilled" ? found[at].value : found[at].reason]));
+    return Object.fromEntries(
+      names.map((key, at) => [key, found[at].status === "fulfilled" ? found[at].value : found[at].reason]),
+    );
   }
 
   const within = (params, query = {}) => ({ ...query, run: params.run });
@@ -72,9 +106,21 @@
       made = view.draw(found, params);
     } catch (error) {
       console.error(error);
-      made = wrong({ what: view.title, said: "the page could not draw what it was given", fix: String(error.message || error) });
+      made = wrong({
+        what: view.title,
+        said: "the page could not draw what it was given",
+        fix: String(error.message || error),
+      });
     }
-    draw(main, h("article", { class: "view", key: view.name }, h("header", {}, h("h2", { id: "title" }, view.title), view.lead ? h("p", {}, view.lead) : null), made));
+    draw(
+      main,
+      h(
+        "article",
+        { class: "view", key: view.name },
+        h("header", {}, h("h2", { id: "title" }, view.title), view.lead ? h("p", {}, view.lead) : null),
+        made,
+      ),
+    );
     main.setAttribute("aria-busy", "false");
     if (moved) scrollTo(0, 0);
     if (focus) main.focus({ preventScroll: true });
@@ -90,16 +136,48 @@
     if (braid.inline) return ["stale", "unfinished when written"];
     const each = facts.totals.steps ? facts.totals.seconds / facts.totals.steps : 0;
     const silent = Date.now() / 1000 - facts.fresh.changed;
-    return silent > Math.max(120, 5 * each) ? ["stale", `stale: nothing written for ${braid.clock(silent)}`] : ["live", "live"];
+    return silent > Math.max(120, 5 * each)
+      ? ["stale", `stale: nothing written for ${braid.clock(silent)}`]
+      : ["live", "live"];
   }
 
   function frame(params) {
     const views = facts?.views ?? {};
-    draw(rail, h("ul", {}, braid.views.map((one, at) => {
-      const here = one === current;
-      const none = one.shows && views[one.shows] === false;
-      return h("li", { key: one.name }, h("a", { href: address(one.name, { run: params.run }), class: none ? "none" : "", "aria-current": here ? "page" : null, title: none ? "nothing to show yet" : null, on: { click: (event) => { if (!event.metaKey && !event.ctrlKey) { event.preventDefault(); go({}, { view: one.name }); main.focus({ preventScroll: true }); } } } }, one.title, h("span", { class: "dim small", "aria-hidden": "true" }, String(at + 1))));
-    })));
+    draw(
+      rail,
+      h(
+        "ul",
+        {},
+        braid.views.map((one, at) => {
+          const here = one === current;
+          const none = one.shows && views[one.shows] === false;
+          return h(
+            "li",
+            { key: one.name },
+            h(
+              "a",
+              {
+                href: address(one.name, { run: params.run }),
+                class: none ? "none" : "",
+                "aria-current": here ? "page" : null,
+                title: none ? "nothing to show yet" : null,
+                on: {
+                  click: (event) => {
+                    if (!event.metaKey && !event.ctrlKey) {
+                      event.preventDefault();
+                      go({}, { view: one.name });
+                      main.focus({ preventScroll: true });
+                    }
+                  },
+                },
+              },
+              one.title,
+              h("span", { class: "dim small", "aria-hidden": "true" }, String(at + 1)),
+            ),
+          );
+        }),
+      ),
+    );
     const active = rail.querySelector("[aria-current]");
     if (active && rail.scrollWidth > rail.clientWidth) rail.scrollLeft = active.offsetLeft - 60;
     tell();
@@ -114,7 +192,18 @@
     return draw(head, [
       h("span", { class: `state ${kind}` }, word),
       h("span", {}, `step ${braid.figure(totals.steps)}${totals.planned ? ` of ${braid.figure(totals.planned)}` : ""}`),
-      h("span", { class: "progress", role: "progressbar", "aria-label": "steps done", "aria-valuenow": Math.round(100 * share), "aria-valuemin": 0, "aria-valuemax": 100 }, h("span", { style: { width: `${100 * share}%` } })),
+      h(
+        "span",
+        {
+          class: "progress",
+          role: "progressbar",
+          "aria-label": "steps done",
+          "aria-valuenow": Math.round(100 * share),
+          "aria-valuemin": 0,
+          "aria-valuemax": 100,
+        },
+        h("span", { style: { width: `${100 * share}%` } }),
+      ),
       facts.model ? h("span", {}, `model ${facts.model}`) : null,
       h("span", {}, braid.inline ? `written ${root.dataset.written}` : `last line ${braid.ago(facts.fresh.changed)}`),
     ]);
@@ -122,14 +211,27 @@
 
   // ---------------------------------------------------------------- theme and keys
 
-  const stored = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
-  const store = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a file may have none */ } };
+  const stored = (name) => {
+    try {
+      return localStorage.getItem(name);
+    } catch {
+      return null;
+    }
+  };
+  const store = (name, value) => {
+    try {
+      localStorage.setItem(name, value);
+    } catch {
+      /* a file may have none */
+    }
+  };
   const system = matchMedia("(prefers-color-scheme: dark)");
 
   function theme(wanted) {
     root.dataset.theme = wanted || stored(MOVED) || (system.matches ? "dark" : "light");
     document.getElementById("theme").setAttribute("aria-pressed", String(root.dataset.theme === "dark"));
-    for (const [name, [light, dark]] of Object.entries(braid.origins)) root.style.setProperty(`--origin-${name}`, braid.dark() ? dark : light);
+    for (const [name, [light, dark]] of Object.entries(braid.origins))
+      root.style.setProperty(`--origin-${name}`, braid.dark() ? dark : light);
     braid.repaint();
   }
 
@@ -140,15 +242,40 @@
     show();
   }
 
-  const PAGE_KEYS = [["1 … 9", "the views, in their order"], ["t", "light or dark"], ["/", "to the view's search field"], ["?", "these keys"], ["Esc", "closes what is open"]];
+  const PAGE_KEYS = [
+    ["1 … 9", "the views, in their order"],
+    ["t", "light or dark"],
+    ["/", "to the view's search field"],
+    ["?", "these keys"],
+    ["Esc", "closes what is open"],
+  ];
 
   function help() {
     const dialog = document.getElementById("keys");
-    const rows = (keys) => h("dl", {}, keys.map(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)]));
+    const rows = (keys) =>
+      h(
+        "dl",
+        {},
+        keys.map(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)]),
+      );
     draw(dialog, [
-      h("h2", { id: "keys-title" }, "Keys"), rows(PAGE_KEYS),
+      h("h2", { id: "keys-title" }, "Keys"),
+      rows(PAGE_KEYS),
       braid.views.filter((one) => one.keys).map((one) => [h("h3", {}, one.title), rows(one.keys)]),
-      h("p", {}, h("label", {}, h("input", { type: "checkbox", checked: stored(QUIET) === "1", on: { change: (event) => store(QUIET, event.target.checked ? "1" : "0") } }), " no single-letter keys")),
+      h(
+        "p",
+        {},
+        h(
+          "label",
+          {},
+          h("input", {
+            type: "checkbox",
+            checked: stored(QUIET) === "1",
+            on: { change: (event) => store(QUIET, event.target.checked ? "1" : "0") },
+          }),
+          " no single-letter keys",
+        ),
+      ),
       h("form", { method: "dialog" }, h("button", { class: "button" }, "Close")),
     ]);
     dialog.showModal();
@@ -160,10 +287,17 @@
     if (event.key === "?") return help();
     if (stored(QUIET) === "1") return undefined;
     const view = braid.views[Number(event.key) - 1];
-    if (/^[1-9]$/.test(event.key) && view) { go({}, { view: view.name }); main.focus({ preventScroll: true }); }
-    else if (event.key === "t") turned();
-    else if (event.key === "/") { const field = main.querySelector("[type=search]"); if (field) { event.preventDefault(); field.focus(); } }
-    else current?.pressed?.(event);
+    if (/^[1-9]$/.test(event.key) && view) {
+      go({}, { view: view.name });
+      main.focus({ preventScroll: true });
+    } else if (event.key === "t") turned();
+    else if (event.key === "/") {
+      const field = main.querySelector("[type=search]");
+      if (field) {
+        event.preventDefault();
+        field.focus();
+      }
+    } else current?.pressed?.(event);
     return undefined;
   }
 
@@ -173,7 +307,9 @@
     node.textContent = text;
     node.hidden = false;
     clearTimeout(toast.timer);
-    toast.timer = setTimeout(() => { node.hidden = true; }, 4000);
+    toast.timer = setTimeout(() => {
+      node.hidden = true;
+    }, 4000);
   }
 
   // ---------------------------------------------------------------- a run that goes on
@@ -182,7 +318,11 @@
 
   function changed() {
     if (waiting) return;
-    waiting = setTimeout(() => { waiting = 0; braid.forget(); show(); }, EVERY);
+    waiting = setTimeout(() => {
+      waiting = 0;
+      braid.forget();
+      show();
+    }, EVERY);
   }
 
   function follow() {
@@ -190,8 +330,16 @@
     const { params } = place();
     const stream = new EventSource(`api/stream${params.run ? `?run=${encodeURIComponent(params.run)}` : ""}`);
     stream.addEventListener("changed", changed);
-    stream.onerror = () => { lost = new braid.Failed("live", "the server does not answer"); tell(); };
-    stream.onopen = () => { if (lost) { lost = null; changed(); } };
+    stream.onerror = () => {
+      lost = new braid.Failed("live", "the server does not answer");
+      tell();
+    };
+    stream.onopen = () => {
+      if (lost) {
+        lost = null;
+        changed();
+      }
+    };
     setInterval(tell, 5000);
   }
 
@@ -203,8 +351,16 @@
     document.addEventListener("keydown", pressed);
     addEventListener("popstate", () => show());
     addEventListener("hashchange", () => show());
-    system.addEventListener("change", () => { if (!stored(MOVED)) { theme(); show(); } });
-    document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+    system.addEventListener("change", () => {
+      if (!stored(MOVED)) {
+        theme();
+        show();
+      }
+    });
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault();
+      main.focus();
+    });
     theme();
     show();
     follow();

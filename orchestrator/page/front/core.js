@@ -68,7 +68,10 @@ const braid = { views: [], kinds: {} };
   }
 
   const same = (old, fresh) =>
-    old.nodeType === fresh.nodeType && old.nodeName === fresh.nodeName && old.key === fresh.key && old.held?.kind === fresh.held?.kind;
+    old.nodeType === fresh.nodeType &&
+    old.nodeName === fresh.nodeName &&
+    old.key === fresh.key &&
+    old.held?.kind === fresh.held?.kind;
 
   /* Makes `old` look like `fresh` where it stands: what has the focus keeps it, what is scrolled stays. */
   function morph(old, fresh) {
@@ -83,7 +86,8 @@ const braid = { views: [], kinds: {} };
       if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
     }
     if (fresh.heard) listen(old, fresh.heard);
-    if (old !== document.activeElement && "value" in fresh && old.value !== fresh.value && old.nodeName !== "LI") old.value = fresh.value;
+    if (old !== document.activeElement && "value" in fresh && old.value !== fresh.value && old.nodeName !== "LI")
+      old.value = fresh.value;
     if ("checked" in fresh && old.checked !== fresh.checked) old.checked = fresh.checked;
     if (fresh.held) {
       const held = old.held;
@@ -92,7 +96,8 @@ const braid = { views: [], kinds: {} };
       return;
     }
     morphChildren(old, fresh);
-    if (old.nodeName === "SELECT" && old !== document.activeElement && old.value !== fresh.value) old.value = fresh.value;
+    if (old.nodeName === "SELECT" && old !== document.activeElement && old.value !== fresh.value)
+      old.value = fresh.value;
   }
 
   function morphChildren(old, fresh) {
@@ -140,11 +145,18 @@ const braid = { views: [], kinds: {} };
     return text.replace("-", "−");
   }
 
-  const percent = (value, digits = 1) => (known(value) ? `${(100 * value).toFixed(digits).replace("-", "−")} %` : UNKNOWN);
+  const percent = (value, digits = 1) =>
+    known(value) ? `${(100 * value).toFixed(digits).replace("-", "−")} %` : UNKNOWN;
   const short = (value) => {
     if (!known(value)) return UNKNOWN;
     const size = Math.abs(value);
-    for (const [limit, unit] of [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
+    for (const [limit, unit] of [
+      [1e15, "P"],
+      [1e12, "T"],
+      [1e9, "G"],
+      [1e6, "M"],
+      [1e4, "k"],
+    ]) {
       if (size >= limit) return `${figure(value / (unit === "k" ? 1e3 : limit))} ${unit}`;
     }
     return figure(value);
@@ -164,7 +176,8 @@ const braid = { views: [], kinds: {} };
     return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   }
 
-  const moment = (epoch) => (known(epoch) ? new Date(1000 * epoch).toISOString().slice(0, 19).replace("T", " ") + " UTC" : UNKNOWN);
+  const moment = (epoch) =>
+    known(epoch) ? new Date(1000 * epoch).toISOString().slice(0, 19).replace("T", " ") + " UTC" : UNKNOWN;
 
   function ago(epoch, now = Date.now() / 1000) {
     const seconds = Math.max(0, now - epoch);
@@ -179,7 +192,9 @@ const braid = { views: [], kinds: {} };
     if (typeof value === "number") return figure(value);
     if (Array.isArray(value)) return value.map(brief).join(", ");
     if (typeof value === "object") {
-      const told = Object.entries(value).filter(([, inner]) => !(inner === "" || (inner && typeof inner === "object" && !Object.keys(inner).length)));
+      const told = Object.entries(value).filter(
+        ([, inner]) => !(inner === "" || (inner && typeof inner === "object" && !Object.keys(inner).length)),
+      );
       return told.map(([key, inner]) => `${key} ${brief(inner)}`).join(", ") || UNKNOWN;
     }
     return String(value);
@@ -187,5 +202,22 @@ const braid = { views: [], kinds: {} };
 
   const plural = (count, one, many = `${one}s`) => `${figure(count)} ${count === 1 ? one : many}`;
 
-  Object.assign(braid, { visible, h, part, draw, settle, known, figure, percent, short, interval, clock, moment, ago, brief, plural, UNKNOWN });
+  Object.assign(braid, {
+    visible,
+    h,
+    part,
+    draw,
+    settle,
+    known,
+    figure,
+    percent,
+    short,
+    interval,
+    clock,
+    moment,
+    ago,
+    brief,
+    plural,
+    UNKNOWN,
+  });
 }

@@ -47,11 +47,19 @@
     try {
       reply = await fetch(`api/${at}`, { credentials: "same-origin" });
     } catch {
-      throw new Failed(at.split("?")[0], "the server does not answer", "is `braid ui` still going? Start it again and reload this page");
+      throw new Failed(
+        at.split("?")[0],
+        "the server does not answer",
+        "is `braid ui` still going? Start it again and reload this page",
+      );
     }
     if (reply.ok) return reply.json();
     const said = await reply.json().catch(() => ({}));
-    throw new Failed(at.split("?")[0], said.said || said.detail || `the server answered ${reply.status}`, said.fix || "");
+    throw new Failed(
+      at.split("?")[0],
+      said.said || said.detail || `the server answered ${reply.status}`,
+      said.fix || "",
+    );
   }
 
   const forget = () => held.clear();
