@@ -19,6 +19,7 @@ from orchestrator.replay import Replay
 from policies.config import Optimizer, Schedule, Select, Strand
 from policies.example import Example
 from policies.tokens import Tokenizer
+from policies.trajectory import Float32
 
 ENDLESS = 1_000_000
 """Steps of a stage: budgets end it, not its length."""
@@ -75,6 +76,9 @@ class Notes:
     decisions: list[Mapping[str, Any]] = field(default_factory=list)
 
     def add(self, step: int, examples: Sequence[Example], stage: str) -> None:
+        """Nothing."""
+
+    def coefficients(self, step: int, examples: Sequence[Example], stage: str, g: Float32) -> None:
         """Nothing."""
 
     def decision(self, row: Mapping[str, Any]) -> None:

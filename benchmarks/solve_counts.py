@@ -9,7 +9,8 @@ from scipy import stats
 from actors.local import LocalParts, local_parts
 from benchmarks.planted_families import FAMILIES, Task, prompts_of
 from orchestrator.config import Probe, SamplingConfig
-from orchestrator.probing import Prober
+from orchestrator.handoff_config import Handoff
+from orchestrator.probing import Prober, ProbeSet
 from orchestrator.recipes import load
 from policies.config import HfModel, Optimizer
 from policies.tokens import Tokenizer
@@ -98,7 +99,8 @@ async def asked(
     """Verdicts on every prompt by the policy that is served: `samples` responses at temperature 1, and a greedy one."""
     prompts = prompts_of(tasks, tokenizer)
     by_id = {one.id: one for one in prompts}
-    prober = Prober(parts.sampler, parts.scorer, prompts, by_id, Probe(samples=samples), seed)
+    own = ProbeSet("probe", prompts, by_id, parts.sampler)
+    prober = Prober([own], parts.scorer, Probe(samples=samples), Handoff(), AnswerVerifier(), seed)
     passed, greedy = dict.fromkeys(by_id, 0), dict.fromkeys(by_id, False)
     for row in await prober.probe(SAMPLING):
         if row["greedy"]:

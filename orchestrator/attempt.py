@@ -31,7 +31,9 @@ from orchestrator.ledger import RunLedger
 from orchestrator.loop import Ports, RunState, StageRun, run_stage
 from orchestrator.measuring_run import Measuring
 from orchestrator.preparing import furnish
-from orchestrator.probing import accuracy
+from orchestrator.probe_facts import accuracies
+from orchestrator.probe_plans import plan_for
+from orchestrator.probes.sequential import Plan
 from orchestrator.progress import Progress
 from orchestrator.records import Dropped
 from orchestrator.run_directory import RunDirectory
@@ -221,21 +223,16 @@ class Attempt:
         with metered() as bill:
             measured = self.measuring
             rows = await (measured.at_end(stage, step, before) if whole else measured.at_cadence(stage, step))
-        greedy, n = accuracy(rows, greedy=True)
-        sampled, n_sampled = accuracy(rows, greedy=False)
-        row = {
+        own, samples = self.pipeline, self.pipeline.probe.samples
+        row: dict[str, Any] = {
             "kind": "probe",
             "step": self.state.step,
             "stage": stage.config.name,
-            "greedy_accuracy": greedy,
-            "sampled_accuracy": sampled,
-            "n": n,
-            "n_sampled": n_sampled,
-            "unknown": len(rows) - n - n_sampled,
+            **accuracies(rows, plan_for(own.handoff, own.verifier) if whole else Plan.fixed(samples)),
             "seconds_probe": time.perf_counter() - began,
             **bills.facts(bill),
         }
-        self.state.accuracy = greedy if n else self.state.accuracy
+        self.state.accuracy = row["greedy_accuracy"] if row["n"] else self.state.accuracy
         self.ledger.metrics(row)
         self.progress.probe(row)
         self.scalars.probe(row)
@@ -335,4 +332,5 @@ async def _furnish(attempt: Attempt, stage: StageRun) -> None:
 def _spent(attempt: Attempt, what: str, stage: StageRun, bill: Bill) -> None:
     """Tell the ledger of work outside of steps."""
     if bill.work:
-        attempt.ledger.event("work", step=attempt.state.step, stage=stage.config.name, what=what, **bills.facts(bill))
+        where = {"step": attempt.state.step, "stage": stage.config.name, "what": what}
+        attempt.ledger.event("work", **where, seconds=bill.wall, **bills.facts(bill))

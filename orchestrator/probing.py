@@ -206,13 +206,6 @@ def sound(one: Trajectory) -> bool | None:
     return all(value >= SOUND for value in known) if steps and len(known) == len(steps) else None
 
 
-def accuracy(rows: Iterable[Mapping[str, Any]], *, greedy: bool) -> tuple[float, int]:
-    """Share passed among the responses to `probe` that have a verdict, and how many those are; NaN of none."""
-    own = (row for row in rows if row["set"] == "probe" and row["greedy"] is greedy)
-    verdicts = [bool(row["passed"]) for row in own if row["passed"] is not None]
-    return (math.fsum(verdicts) / len(verdicts) if verdicts else math.nan), len(verdicts)
-
-
 @dataclass(slots=True)
 class _Counted:
     """Prompts that are done."""

@@ -15,7 +15,8 @@ from actors.engine import SampleRequest
 from actors.pool import asked
 from orchestrator import episodes
 from orchestrator.config import Probe, SamplingConfig
-from orchestrator.probing import Prober
+from orchestrator.handoff_config import Handoff
+from orchestrator.probing import Prober, ProbeSet
 from orchestrator.turns import Playing
 from policies.config import TurnCredit
 from policies.credit import assign
@@ -23,6 +24,7 @@ from policies.tokens import Tokenizer
 from policies.trajectory import FinishReason, Trajectory
 from tests.fakes import FakeScorer, trajectory
 from tests.turn_parts import Open, Scripted, Stage, entries, game, played, prompts, requests, whole
+from verifiers.config import AnswerVerifier
 from verifiers.environment_config import EnvironmentVerifier
 from verifiers.environments.config import AnyEnvironment, RetryEnvironment
 from verifiers.grader import Item
@@ -202,7 +204,9 @@ async def test_a_probe_does_not_judge_what_broke_off(tokenizer: Tokenizer, open_
     playing: Playing = open_stage(game(tmp_path)).playing(Scripted(tokenizer, script), tokenizer, known)
     scorer = FakeScorer()
     by_id = {one.id: one for one in known}
-    rows = await Prober(playing, scorer, known, by_id, Probe(samples=1), 0).probe(SamplingConfig(max_tokens=8))
+    own = ProbeSet("probe", known, by_id, playing)
+    prober = Prober([own], scorer, Probe(samples=1), Handoff(), AnswerVerifier(), 0)
+    rows = await prober.probe(SamplingConfig(max_tokens=8))
     assert [(row["prompt_id"], row["status"], row["passed"] is None) for row in rows if row["greedy"]] == [
         ("a=", "error", True),
         ("b=", "ok", False),
