@@ -69,7 +69,7 @@ def test_planted_interventions_are_named() -> None:
 def test_two_hundred_planted_interventions() -> None:
     """A stage-end probe's size: 256 prompts, 16 samples, a rollout a prompt, a bank of 64. The seeds are not those on
     which the rule was made."""
-    table = confusion(seed=20261128, each=25, prompts=256, samples=16)
+    table = confusion(seed=424242, each=25, prompts=256, samples=16)
     every, right, wrong = judged(table)
     print(f"{right} of {every} right, {wrong} wrong: { ({kind: dict(names) for kind, names in table.items()}) }")
     assert every == 200 and right >= 190 and wrong <= 1
