@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from orchestrator.ledger import RunLedger
 from orchestrator.page import documents
 from orchestrator.page.documents import Asked, Page, Reading, Wanted
+from orchestrator.page.trajectories import Sort
 from policies.bad_input import BadInput
 from policies.example import Example
 from policies.trajectory import Origin, reward
 from tests.build_page_run import STRANDS, Planted, short_page_run
+from tests.build_run import build_run
 
 LAST = (("warm-start", 6), ("braid", 18), ("distil", 24), ("sharpen", 30))
 
@@ -33,6 +38,26 @@ def every(planted: Planted) -> Iterator[tuple[int, int, Example]]:
     for step in sorted(planted.examples, reverse=True):
         for row, one in enumerate(planted.examples[step]):
             yield step, row, one
+
+
+def is_wanted(wanted: Wanted, step: int, one: Example) -> bool:
+    t, value = one.trajectory, reward(one.trajectory)
+    outcome = next((score for score in t.scores if score.name == "reward"), None)
+    passed = None if outcome is None else outcome.passed
+    strand = STRANDS[stage_of(step)][one.strand]
+    verdicts = {"any": True, "passed": passed is True, "failed": passed is False, "unknown": passed is None}
+    return (
+        wanted.strand in ("", strand)
+        and wanted.producer in ("", t.producer)
+        and (not wanted.stage or t.id.startswith(wanted.stage))
+        and wanted.prompt in ("", t.prompt_id)
+        and wanted.text.lower() in t.text.lower()
+        and verdicts[wanted.verdict]
+        and (wanted.least is None or value >= wanted.least)
+        and (wanted.most is None or value <= wanted.most)
+        and (wanted.shortest is None or len(t.tokens) >= wanted.shortest)
+        and (wanted.longest is None or len(t.tokens) <= wanted.longest)
+    )
 
 
 def pages(reading: Reading, wanted: Wanted, limit: int) -> Iterator[tuple[int, int]]:
@@ -62,26 +87,7 @@ def pages(reading: Reading, wanted: Wanted, limit: int) -> Iterator[tuple[int, i
 def test_pages_of_the_list_are_what_is_wanted_once(
     planted: Planted, reading: Reading, wanted: Wanted, limit: int
 ) -> None:
-    def is_wanted(step: int, one: Example) -> bool:
-        t, value = one.trajectory, reward(one.trajectory)
-        outcome = next((score for score in t.scores if score.name == "reward"), None)
-        passed = None if outcome is None else outcome.passed
-        strand = STRANDS[stage_of(step)][one.strand]
-        verdicts = {"any": True, "passed": passed is True, "failed": passed is False, "unknown": passed is None}
-        return (
-            wanted.strand in ("", strand)
-            and wanted.producer in ("", t.producer)
-            and (not wanted.stage or t.id.startswith(wanted.stage))
-            and wanted.prompt in ("", t.prompt_id)
-            and wanted.text.lower() in t.text.lower()
-            and verdicts[wanted.verdict]
-            and (wanted.least is None or value >= wanted.least)
-            and (wanted.most is None or value <= wanted.most)
-            and (wanted.shortest is None or len(t.tokens) >= wanted.shortest)
-            and (wanted.longest is None or len(t.tokens) <= wanted.longest)
-        )
-
-    expected = [(step, row) for step, row, one in every(planted) if is_wanted(step, one)]
+    expected = [(step, row) for step, row, one in every(planted) if is_wanted(wanted, step, one)]
     assert expected
     assert list(pages(reading, wanted, limit)) == expected
 
@@ -101,6 +107,42 @@ def test_a_step_is_sorted_whole(planted: Planted, reading: Reading) -> None:
     assert [row["length"] for row in lengths] == sorted(len(one.trajectory.tokens) for one in ones)
     unknown = documents.trajectories(reading, Wanted(verdict="unknown"), Page(step=9))["rows"]
     assert [(row["reward"], row["passed"], row["status"]) for row in unknown] == [(None, None, "timeout")] * 3
+
+
+@pytest.mark.parametrize("sort", ["written", "-reward", "length", "-advantage"])
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(strand="hinted", least=0.5), Wanted(verdict="unknown")])
+def test_all_trajectories_are_sorted_as_one(planted: Planted, reading: Reading, wanted: Wanted, sort: Sort) -> None:
+    ones = [(step, row, one) for step, row, one in every(planted) if is_wanted(wanted, step, one)]
+    key = {
+        "written": lambda one: 0.0,
+        "-reward": lambda one: -reward(one.trajectory),
+        "length": lambda one: len(one.trajectory.tokens),
+        "-advantage": lambda one: -float(np.mean(one.advantages)),
+    }[sort]
+    ones.sort(key=lambda place: math.inf if math.isnan(key(place[2])) else key(place[2]))
+    found, page = [], Page(over="all", sort=sort, limit=17)
+    while True:
+        told = documents.trajectories(reading, wanted, page)
+        assert told["total"] == len(ones) and told["indexed"] == [30, 30]
+        found += [(row["step"], row["row"]) for row in told["rows"]]
+        if told["next"] is None:
+            break
+        page = Page(**told["next"], sort=sort, limit=17)
+    assert found == [(step, row) for step, row, _ in ones]
+
+
+def test_the_index_forgets_what_a_resume_takes_back(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run", probes=False)
+    reading = Reading.open(run.root)
+    everything = Page(over="all", limit=500)
+    before = documents.trajectories(reading, page=everything)
+    with RunLedger(run, {}) as ledger:
+        ledger.truncate_after(10)
+    run.trajectory_file(3).write_bytes(b"damaged")
+    after = documents.trajectories(reading, page=everything)
+    kept = [row for row in before["rows"] if row["step"] <= 10 and row["step"] != 3]
+    assert after["rows"] == kept and after["total"] == len(kept)
+    assert (after["indexed"], after["unread"]) == ([10, 10], [3])
 
 
 def test_one_trajectory_has_every_token_with_its_facts(planted: Planted, reading: Reading) -> None:

@@ -1,7 +1,9 @@
 """What a run is and how far it is: stages with their spans, totals, and which views have something to show."""
 
+import math
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from orchestrator.page.series import all_steps, column, names
 from orchestrator.report.origins import COLOURS
 
 Document = dict[str, Any]
+
+TOLD = ("message", "action", "detail", "reason", "error")
+"""Keys of an event that say what happened, the best first."""
 
 
 def bands(reading: Reading) -> list[Document]:
@@ -78,6 +83,18 @@ def trajectory_steps(reading: Reading) -> list[int]:
     return _steps_in(reading, reading.run.trajectories)
 
 
+def trajectory_files(reading: Reading) -> dict[int, tuple[int, int, int]]:
+    """Step -> what changes when its trajectories' file does."""
+    found = {}
+    with suppress(FileNotFoundError), os.scandir(reading.run.trajectories) as entries:
+        for entry in entries:
+            if named := _FILE.fullmatch(entry.name):
+                with suppress(FileNotFoundError):
+                    now = entry.stat()
+                    found[int(named[1])] = (now.st_ino, now.st_size, now.st_mtime_ns)
+    return found
+
+
 def probe_steps(reading: Reading) -> list[int]:
     """Steps that have a probe, rising."""
     return _steps_in(reading, reading.run.probes)
@@ -101,7 +118,7 @@ def _stages(reading: Reading) -> list[Document]:
     planned = [one for one in reading.config.get("stages") or () if isinstance(one, dict)]
     rows = {str(one.get("name")): {"recipe": _recipe(one), "planned": one.get("steps")} for one in planned}
     rows |= {name: {"recipe": None, "planned": one["planned"]} for name, one in begun.items() if name not in rows}
-    return [
+    told = [
         {
             "name": name,
             **row,
@@ -112,6 +129,7 @@ def _stages(reading: Reading) -> list[Document]:
         }
         for name, row in rows.items()
     ]
+    return sorted(told, key=lambda one: math.inf if one["first"] is None else float(one["first"]))
 
 
 def _recipe(stage: Document) -> str | None:
@@ -157,7 +175,7 @@ def _failures(reading: Reading) -> list[Document]:
             "kind": str(row.get("kind")),
             "step": row.get("step"),
             "time": row.get("time"),
-            "told": str(row.get("message") or row.get("detail") or row.get("reason") or row.get("error") or ""),
+            "told": str(next((row[key] for key in TOLD if row.get(key)), "")),
         }
         for row in rows
     ]
