@@ -34,7 +34,13 @@ class Diagnosed:
     def text(self) -> str:
         """The recommended pipeline as a file; empty where there is none."""
         one = self.recommendation
-        return "" if one is None or one.pipeline is None else text(one)
+        return "" if one is None or one.pipeline is None else text(one, [self._headline])
+
+    @property
+    def _headline(self) -> str:
+        rate, shares = self.found.pass_at_1, self.found.shares
+        parts = ", ".join(f"{kind.replace('_', ' ')} {shares[kind].value:.0%}" for kind in KINDS if kind != "undecided")
+        return f"Diagnosed: pass@1 {rate.value:.0%} ({rate.low:.0%} to {rate.high:.0%}); of the prompts {parts}."
 
     @property
     def document(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A file of prompts becomes two, to train on and to measure on, with the demonstrations of the first."""
 
 import json
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 from orchestrator.subject import Subject
 from policies.prompt import Prompt
+from teachers.lookup import digest
+from teachers.prompt_book import alike, said_by
 
 PART = 8
 """One prompt in so many is held out."""
@@ -51,7 +52,7 @@ def held_apart(subject: Subject, out: Path) -> Apart:
 
 
 def _held(subject: Subject) -> frozenset[int]:
-    digests = [zlib.crc32(one.text.encode()) for one in subject.prompts]
+    digests = [digest(alike(said_by(one))) for one in subject.prompts]
     texts = sorted(set(digests), key=lambda one: (one % PART, one))
     if len(texts) < 2:
         return frozenset()

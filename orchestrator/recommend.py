@@ -17,7 +17,8 @@ from orchestrator.probes.intervals import Interval
 CLEAR = 0.6
 """Share of the whole headroom from which on one bottleneck decides the pipeline; below it, each prompt's own."""
 
-SAMPLES = 16
+MANY = 16
+"""Rollouts for a prompt where few pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def _unreached(found: Diagnosis, has: Available) -> list[_Stage]:
         f"{whose}, and there are neither demonstrations nor a teacher to bring it in. Rollouts on the prompts that "
         "pass now and then are what is left, and may widen what is reached; demonstrations would do more"
     )
-    return [_Stage("widen", {"kind": "curriculum_grpo", "rollouts": SAMPLES}, why, "on")]
+    return [_Stage("widen", {"kind": "curriculum_grpo", "rollouts": MANY}, why, "on")]
 
 
 def _unavailable(found: Diagnosis, has: Available) -> list[_Stage]:
@@ -172,7 +173,7 @@ def _mixed(found: Diagnosis, has: Available) -> list[_Stage]:
 def _sharpen(found: Diagnosis, after: str = "") -> _Stage:
     """Reinforcement of what is solved now and then; more rollouts where that is rare."""
     rare = _unreliable_rate(found) < 0.3
-    count = SAMPLES if rare and not after else 8
+    count = MANY if rare and not after else 8
     why = f"what `{after}` brought into reach is solved now and then at first; rollouts make it reliable"
     if not after:
         whose = f"{_share(found, 'unreliable')} are solved now and then"
@@ -200,7 +201,7 @@ def _routed(found: Diagnosis) -> dict[str, Any]:
 
 def _dapo(has: Available) -> dict[str, Any]:
     spare = max(1, has.max_tokens // 5)
-    return {"kind": "dapo", "rollouts": SAMPLES, "length": max(2, has.max_tokens), "cache": spare}
+    return {"kind": "dapo", "rollouts": MANY, "length": max(2, has.max_tokens), "cache": spare}
 
 
 def _given(has: Available) -> dict[str, Any]:
@@ -297,4 +298,4 @@ def _handoff(has: Available, choices: list[Choice]) -> dict[str, Any]:
         ),
     ]
     scaffold = {"scaffold": has.scaffold} if has.scaffold else {}
-    return {"probe_samples": SAMPLES, **scaffold, "contract": contract}
+    return {**scaffold, "contract": contract}

@@ -14,7 +14,7 @@ WIDTH = 116
 
 def text(found: Recommendation, heading: Sequence[str] = ()) -> str:
     """The file's text. Without a pipeline it is comments alone, which `braid check` refuses as it should."""
-    lines = [*_comment(" ".join([*heading, found.told]), 0)]
+    lines = [line for said in (*heading, found.told) for line in _comment(said[:1].upper() + said[1:], 0)]
     if found.pipeline is not None:
         reasons = {one.key: one.reason for one in found.choices}
         lines += _mapping(found.pipeline, "", 0, reasons)
