@@ -30,7 +30,7 @@ def handoffs(reading: Reading) -> Document:
                  "rates": completion.support.rates,
                  "support": {"expanded", "attrited", "retained", "undecided", "absent": counts},
                  "handoff": the file's, "terms": contract.terms, "action": contract.action,
-                 "diagnosis": the file's {"classes", "bottleneck", "recommendation"}}]}
+                 "diagnosis": the file's, without what it says of single prompts (`prompts`, `crucial`)}]}
 
     Parts that a file does not have are null.
     """
@@ -102,7 +102,8 @@ def _summary(one: Document) -> Document:
         counts = {name: _count(support.get(name)) for name in names}
     return {
         **_head(one),
-        **{key: one.get(key) for key in ("steps", "labels", "epsilon", "confidence", "handoff", "diagnosis")},
+        **{key: one.get(key) for key in ("steps", "labels", "epsilon", "confidence", "handoff")},
+        "diagnosis": _without(one.get("diagnosis"), "prompts", "crucial"),
         **{key: _at(one, "change", key) for key in ("role", "gain")},
         "rates": _at(one, "completion", "support", "rates"),
         "support": counts,
@@ -122,6 +123,11 @@ def _at(one: Any, *keys: str) -> Any:
             return None
         one = one.get(key)
     return one
+
+
+def _without(value: Any, *keys: str) -> Any:
+    """The map without these keys; what is no map as it is."""
+    return {key: inner for key, inner in value.items() if key not in keys} if isinstance(value, Mapping) else value
 
 
 def _count(value: Any) -> int | None:
