@@ -107,6 +107,13 @@ def test_studies_that_are_what_they_say_are_taken(tmp_path: Path) -> None:
     assert set(expanded(tmp_path, {"study": "interface_swap", "of": of}).variants) == set(of)
 
 
+def test_under_a_budget_another_source_may_take_more_steps(tmp_path: Path) -> None:
+    of = {"given": {}, "own": {"set": {"stages.learn.recipe": SWAP, "stages.learn.steps": 9}}}
+    block = {"study": "provenance_swap", "of": of}
+    assert "stages.learn.steps (got 9)" in faults(tmp_path, block)[0]
+    assert expanded(tmp_path, block, budget={"unit": "trained_tokens"}).variants["own"].stages[1].steps == 9
+
+
 PAIRS = {"preferences": {"kind": "jsonl", "path": "pairs.jsonl"}}
 
 
