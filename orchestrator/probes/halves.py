@@ -11,6 +11,7 @@ that end so: hypergeometric where n is fixed, and right where draws stopped once
 P = prompts, O = outcomes of a design (`probes.sequential`), S = possible passes of the choosing draws.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ from orchestrator.probes.snapshot import Float64, Int64
 Kind = Literal["rate", "solved"]
 TINY = 1e-9
 """Rates closer than this are equal."""
+LUCK = 1 / 16
+"""A prompt that did not change is chosen with this probability at most: else what it loses later, for other reasons,
+would be told as loss of a gain that it never made."""
+MOST_CHOOSING = 32
+"""Draws that choose, at most; half of the first look otherwise."""
+RATES: Float64 = np.linspace(0.0, 1.0, 41)
 SLACK = 1.0
 """Added to the squares about a mean: the squares of one prompt that is wholly elsewhere."""
 
@@ -45,10 +52,10 @@ class Stood:
 def stood(before: Counts | None, after: Counts, now: Counts, kind: Kind) -> Stood:
     """What each prompt gained from `before` to `after`, and what of that stands `now`. Rows are the same prompts.
 
-    rate: in pass rate, of the prompts whose choosing draws passed more often after than before. More than all of it
-    stands where later stages added to the same prompts. solved: in pass@k for the k of `depth`, of the prompts whose
-    choosing draws passed never before and at least once after. Without `before`, all that passes after is gained.
-    Zeros throughout for prompts with too few draws (`measurable`).
+    rate: in pass rate, of the prompts whose choosing draws passed clearly more often after than before (`highest`).
+    More than all of it stands where later stages added to the same prompts. solved: in pass@k for the k of `depth`, of
+    the prompts whose choosing draws never passed before and clearly after. Without `before`, all that passes after is
+    gained. Zeros throughout for prompts with too few draws: four before and after, one now.
     """
     keep = measurable(before, after, now)
     found = np.zeros((3, len(after.n_P)))
@@ -68,7 +75,7 @@ def measurable(before: Counts | None, after: Counts, now: Counts) -> Int64:
 
 def depth(before: Counts | None, after: Counts, now: Counts) -> int:
     """The k of `solved`: as many draws as are left at every prompt's first look once the choosing ones are made."""
-    left = [design.looks[0] - design.looks[0] // 2 for one in (before, after) if one for design, _ in one.designs()]
+    left = [design.looks[0] - _half(design) for one in (before, after) if one for design, _ in one.designs()]
     return min([*left, *(design.looks[0] for design, _ in now.designs())], default=1)
 
 
@@ -78,10 +85,9 @@ def _stood(before: Counts | None, after: Counts, now: Counts, kind: Kind) -> Flo
     ends = [_Ends.of(one, k) for one in (before, after) if one is not None]
     places = np.stack([one.place_P for one in ends])
     different, back_P = np.unique(places, axis=1, return_inverse=True)
-    nobody = (np.zeros(1), np.ones(1), np.zeros(1))
     table = np.array(
         [
-            _chosen(nobody if before is None else ends[0].split(pair[0]), ends[-1].split(pair[-1]), kind)
+            _chosen(None if before is None else ends[0].split(pair[0]), ends[-1].split(pair[-1]), kind)
             for pair in different.T
         ]
     )
@@ -112,10 +118,15 @@ class _Ends:
         return self.splits[at]
 
 
+def _half(design: Plan) -> int:
+    """How many of the first draws choose."""
+    return min(design.looks[0] // 2, MOST_CHOOSING)
+
+
 def _splits(design: Plan, outcomes: Int64, k: int) -> list[tuple[Float64, Float64, Float64]]:
     """Of each outcome, [S] each: rates of the choosing draws, rising; how likely each is; that, times pass@k of what
-    was drawn after them. The choosing draws are half of the first look: no end lies between."""
-    half = design.looks[0] // 2
+    was drawn after them. The choosing draws are of the first look: no end lies between."""
+    half = _half(design)
     hits = range(half + 1)
     orders = _log_binomial(half, np.arange(half + 1))
     every = design.outcomes().log_paths_O[outcomes]
@@ -158,14 +169,44 @@ def _log_binomial(n: int, k: Int64) -> Float64:
 
 
 def _chosen(
-    before: tuple[Float64, Float64, Float64], after: tuple[Float64, Float64, Float64], kind: Kind
+    before: tuple[Float64, Float64, Float64] | None, after: tuple[Float64, Float64, Float64], kind: Kind
 ) -> tuple[float, float, float]:
     """(probability of being chosen, and pass@k of the measuring draws before and after, summed over that)."""
-    (x0, p0, up0), (x1, p1, up1) = before, after
-    limit = np.where(x1 > 0, TINY, -1.0) if kind == "solved" else x1 - TINY
-    count = np.searchsorted(x0, limit)  # how many of the rates before lie below
+    x1, p1, up1 = after
+    x0, p0, up0 = NOBODY if before is None else before
+    limit = np.where(x1 > 0, TINY, -1.0) if before is None else highest(len(x0) - 1, len(x1) - 1, kind)
+    count = np.searchsorted(x0, limit + TINY)  # how many of the rates before are low enough
     below, base = (np.concatenate([[0.0], np.cumsum(own)])[count] for own in (p0, up0))
     return float(p1 @ below), float(p1 @ base), float(up1 @ below)
+
+
+NOBODY = (np.zeros(1), np.ones(1), np.zeros(1))
+"""Of a policy that passes nothing."""
+
+
+@functools.lru_cache(maxsize=256)
+def highest(half0: int, half1: int, kind: Kind) -> Float64:
+    """[half1 + 1]: the highest rate before at which so many passes after choose a prompt; below 0 where none does.
+
+    The least rise that an unchanged prompt, whatever its pass rate, shows with probability `LUCK` at most: in rate, or
+    from no pass at all.
+    """
+    x0, x1 = np.arange(half0 + 1) / half0, np.arange(half1 + 1) / half1
+    both = _binomial(half0)[:, :, None] * _binomial(half1)[:, None, :]
+    rise = x1[None, :] - x0[:, None] if kind == "rate" else np.where(x0[:, None] == 0, x1[None, :], -1.0)
+    steps = np.unique(np.round(rise[rise > 0], 9))
+    few = [step for step in steps if (both * (rise >= step - TINY)).sum((1, 2)).max() <= LUCK + TINY]
+    if not few:
+        return np.full(half1 + 1, -1.0)
+    allowed = rise >= few[0] - TINY
+    return np.where(allowed.any(0), np.where(allowed, x0[:, None], -1.0).max(0), -1.0)
+
+
+def _binomial(n: int) -> Float64:
+    """[rates, n + 1]: how likely each number of passes is."""
+    passes = np.arange(n + 1)
+    likely = np.exp(_log_binomial(n, passes)) * RATES[:, None] ** passes * (1 - RATES[:, None]) ** (n - passes)
+    return np.asarray(likely)
 
 
 # ---------------------------------------------------------------- intervals over prompts
