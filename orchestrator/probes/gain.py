@@ -168,8 +168,7 @@ def _interval(found: profile.Profile, at: int, shift: float) -> Interval:
 
 
 def _share(found: profile.Profile, part: int, value: float, total: float) -> Interval:
-    at = len(CLASSES) + part
-    middle = float(found.value_M[at])
-    return Interval(
-        value, value + (float(found.low_M[at]) - middle) / total, value + (float(found.high_M[at]) - middle) / total
-    )
+    """That of expansion is never below 0; that of reshaping is where it lost, and above 1 where attrition took some."""
+    at, least = len(CLASSES) + part, 0.0 if part == 0 else -np.inf
+    low, middle, high = (float(one[at]) for one in (found.low_M, found.value_M, found.high_M))
+    return Interval(value, max(value + (low - middle) / total, least), value + (high - middle) / total)
