@@ -122,6 +122,8 @@ def test_cot_pass_at_k_stays_unbiased_where_passes_stop_the_draws() -> None:
         assert expected == pytest.approx(1 - (1 - rate * approved) ** k, abs=1e-9)
     assert math.isnan(cot.estimates(sampled([[False] * 32], sound=[0]), 9, design)[0])
     assert cot.steps(sampled([[False] * 32], sound=[0]), design) == (1, 2, 4, 8)
+    late = sampled([[True] * 8 + [False]], sound=[8])  # which of the passes beyond the end were sound is not recorded
+    assert math.isnan(cot.estimates(late, 1, design)[0])
 
 
 def test_without_a_process_verifier_cot_pass_at_k_is_unknown() -> None:

@@ -96,6 +96,14 @@ def test_the_papers_rates_need_the_reference_of_chance() -> None:
     assert held >= 0.95
 
 
+def test_the_reference_of_chance_is_unbiased_at_few_samples() -> None:
+    """8 samples for k = 4, many prompts: squares of the estimates would read luck as constancy."""
+    rng, rate = np.random.default_rng(23), np.repeat([0.05, 0.3], 20_000)
+    solved = 1 - (1 - rate) ** 4
+    of = Counts(np.full(rate.size, 8), rng.binomial(8, rate))
+    assert rates.by_chance(of, 4).srr == pytest.approx(float((solved**2).sum() / solved.sum()), abs=0.005)
+
+
 def test_solved_rates_are_counts_of_prompts_where_k_is_all_samples() -> None:
     """As the paper counts: any of the k responses passed."""
     before, after = (

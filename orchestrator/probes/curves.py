@@ -82,12 +82,9 @@ def mean_change(d_P: Float64, trials: float, confidence: float) -> Interval:
     count, quantile = len(known), _student(len(known), confidence)
     rise, fall = np.maximum(known, 0.0), np.maximum(-known, 0.0)
     up, down = float(rise.mean()), float(fall.mean())
-    spread = _spread(rise), _spread(fall)
-    ups = _wilson(up, spread[0], count, trials, quantile)
-    downs = _wilson(down, spread[1], count, trials, quantile)
-    whole = float(np.sqrt(spread[0] * spread[1]))
-    together = -up * down / max(count - 1, 1) / whole if whole > 0 else 0.0
-    found = _less((up, *ups), (down, *downs), together)
+    ups = _wilson(up, _spread(rise), count, trials, quantile)
+    downs = _wilson(down, _spread(fall), count, trials, quantile)
+    found = _less((up, *ups), (down, *downs))
     if count == 1:
         return found
     half = quantile * float(np.sqrt(_spread(known)))
@@ -150,7 +147,7 @@ def _difference(before: Counts, after: Counts, k: int, confidence: float, over: 
                 return UNKNOWN
             first, last = float(x0[both].mean()), float(x1[both].mean())
             firsts = _of_these(first, before.rows(both), k, confidence)
-            return _less((last, *_of_these(last, after.rows(both), k, confidence)), (first, *firsts), 0.0)
+            return _less((last, *_of_these(last, after.rows(both), k, confidence)), (first, *firsts))
         case _:
             assert_never(over)
 
@@ -163,16 +160,14 @@ def _of_these(value: float, of: Counts, k: int, confidence: float) -> tuple[floa
 
 def _sampling_variance(of: Counts, k: int) -> float:
     """Sum over prompts of the variance of their estimates, at the pass probabilities that the counts allow."""
-    rows, back, times = np.unique(np.stack([of.n_P, of.c_P], 1), axis=0, return_inverse=True, return_counts=True)
-    told = mixture.log_likelihood(rows[:, 0], rows[:, 1], RATES)
+    width = int(of.n_P.max()) + 1
+    keys, back, times = np.unique(of.n_P * width + of.c_P, return_inverse=True, return_counts=True)
+    told = mixture.log_likelihood(keys // width, keys % width, RATES)
     like = np.exp(told - told.max(1, keepdims=True))
     spread = mixture.refit(like, _jeffreys(), times[None].astype(float), _jeffreys())[0]
     posterior = like * spread
     posterior /= posterior.sum(1, keepdims=True)
-    total = 0.0
-    for design, those in of.designs():
-        total += float((posterior[back.reshape(-1)[those]] @ _variances(design, k)).sum())
-    return total
+    return sum(float((posterior[back[rows]] @ _variances(design, k)).sum()) for design, rows in of.designs())
 
 
 @functools.lru_cache(maxsize=256)
@@ -212,11 +207,9 @@ def _wilson(value: float, variance: float, at_least: float, at_most: float, quan
     return float(max(min(middle - half, value), 0.0)), float(min(max(middle + half, value), 1.0))
 
 
-def _less(first: tuple[float, float, float], second: tuple[float, float, float], correlation: float) -> Interval:
+def _less(first: tuple[float, float, float], second: tuple[float, float, float]) -> Interval:
     """First less second, of (value, low, high) each."""
     value = first[0] - second[0]
-    below, above = first[0] - first[1], first[2] - first[0]
-    under, over = second[0] - second[1], second[2] - second[0]
-    low = value - np.sqrt(max(below**2 + over**2 - 2 * correlation * below * over, 0.0))
-    high = value + np.sqrt(max(above**2 + under**2 - 2 * correlation * above * under, 0.0))
+    low = value - np.hypot(first[0] - first[1], second[2] - second[0])
+    high = value + np.hypot(first[2] - first[0], second[0] - second[1])
     return Interval(value, float(max(low, -1.0)), float(min(high, 1.0)))

@@ -104,8 +104,7 @@ def shown(of: Counts, epsilon: float, confidence: float) -> Int8:
     each prompt."""
     at_most, at_least = _tails(of, epsilon)
     alpha = 1.0 - confidence
-    known = of.n_P > 0
-    return np.where(known & (at_least <= alpha), 1, np.where(known & (at_most <= alpha), -1, 0)).astype(np.int8)
+    return np.where(at_least <= alpha, 1, np.where(at_most <= alpha, -1, 0)).astype(np.int8)
 
 
 def _counts(side: str, given: tuple[Any, Any], plan: Plan | None) -> Counts:
