@@ -61,6 +61,9 @@ def test_between_the_checkpoints_of_a_handoff_the_map_says_what_the_handoff_says
     found = {row["id"] for row in told["prompts"] if row["change"] == "expanded"}
     assert found == set(whole["completion"]["support"]["expanded"])
     assert (told["before"], told["after"]) == (6, 18)
+    assert {row["id"] for row in told["prompts"][: len(found)]} == found, "before those whose rate rose more"
+    rises = [row["rate"][3] - row["rate"][1] for row in told["prompts"]]
+    assert max(rises[len(found) :]) > min(rises[: len(found)])
 
 
 def test_pages_of_the_map_are_all_prompts_once(reading: Reading) -> None:

@@ -27,6 +27,8 @@ Document = dict[str, Any]
 Sort = Literal["given", "gained", "lost", "rate", "-rate", "change", "-change", "family", "id"]
 PAGE = 200
 MOST_PAGE = 2000
+MOST_RESPONSES = 500
+"""Of one prompt, that are sent."""
 STATES = ("undecided", "solved", "unsolved")
 CHANGES = ("undecided", "expanded", "attrited", "retained", "absent")
 
@@ -82,7 +84,7 @@ def support(reading: Reading, asked: Asked = Asked()) -> Document:
     probes = _probes(reading, level)
     sets = list(dict.fromkeys(one for found in probes for one in found))
     seen = [found[asked.name] for found in probes if asked.name in found]
-    table = _Table.of(seen, *level)
+    table: _Table = reading.remembered(f"table {asked.name}", (level, *seen), lambda: _Table.of(seen, *level))
     first, last = _place(seen, asked.before, 0), _place(seen, asked.after, len(seen) - 1)
     changes = _changes(reading, table, seen[first], seen[last], asked.name) if seen else np.zeros(0, np.int64)
     order = [at for at in _ordered(table, changes, first, last, asked.sort) if table.has(at, asked.find)]
@@ -109,19 +111,18 @@ def prompt(reading: Reading, prompt_id: str, *, name: str = "probe", step: int |
 
     {"id", "family", "text": or null where the probe does not tell it, "step": or null,
      "steps": [probes of the run],
-     "responses": [{"greedy", "draw", "passed", "sound", "value", "status", "answer", "tokens", "text"}]}
+     "total": responses that were drawn, "responses": the first 500 of them, as
+        [{"greedy", "draw", "passed", "sound", "value", "status", "answer", "tokens", "text"}]}
     """
     steps = probe_steps(reading)
     for at in reversed(steps) if step is None else [step]:
-        rows = _responses(reading, at, prompt_id, name)
-        if rows:
-            family = rows[0]["family"]
+        if rows := _responses(reading, at, prompt_id, name):
             keys = ("greedy", "draw", "passed", "sound", "value", "status", "answer", "tokens", "text")
-            told: Document = plain([{key: row.get(key) for key in keys} for row in rows])
-            return {"id": prompt_id, "family": family, "text": rows[0].get("prompt"), "step": at, "steps": steps} | {
-                "responses": told
-            }
-    return {"id": prompt_id, "family": None, "text": None, "step": None, "steps": steps, "responses": []}
+            told: list[Document] = plain([{key: row.get(key) for key in keys} for row in rows[:MOST_RESPONSES]])
+            about = {"id": prompt_id, "family": rows[0]["family"], "text": rows[0].get("prompt"), "step": at}
+            return {**about, "steps": steps, "total": len(rows), "responses": told}
+    nothing = dict.fromkeys(("family", "text", "step"))
+    return {"id": prompt_id, **nothing, "steps": steps, "total": 0, "responses": []}
 
 
 # ---------------------------------------------------------------- files
