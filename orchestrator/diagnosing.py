@@ -7,8 +7,9 @@ from itertools import accumulate
 from pathlib import Path
 
 from orchestrator.available import Available, available_of
+from orchestrator.config import Pipeline
 from orchestrator.diagnosis import Diagnosed, advised
-from orchestrator.held_apart import held_apart
+from orchestrator.held_apart import held_apart, taken
 from orchestrator.measuring import Countdown, Taken, Wanted, measure
 from orchestrator.probe_files import probed_steps, read_snapshot
 from orchestrator.probes.bottleneck import Marks
@@ -53,9 +54,9 @@ def diagnose(
 
 
 def _free(path: Path) -> Path:
-    """The first of NAME.yaml, NAME-2.yaml ... that is not there."""
+    """The first of NAME.yaml, NAME-2.yaml ... at which nothing stands."""
     count = 1
-    while (one := path if count == 1 else path.with_stem(f"{path.stem}-{count}")).exists():
+    while taken(one := path if count == 1 else path.with_stem(f"{path.stem}-{count}")):
         count += 1
     return one
 
@@ -72,12 +73,12 @@ def earlier_snapshots(home: RunDirectory, step: int) -> list[Snapshot]:
 
 
 def _available(found: Subject, path: Path, teacher: str, snapshots: Sequence[Snapshot], *, nothing: bool) -> Available:
-    """Of a run, its own data; of a file of prompts, its two parts, which are written where there is something to do."""
+    """Of a run's own prompts, its own data; of a file of prompts, its two parts, written where something is to do."""
     plain = found.plain or found.pipeline
     there = available_of(plain, found.folder, prompts=len(found.prompts))
-    if found.home is not None:
-        earlier = _earlier(found.home, snapshots)
-        return replace(there, teacher=teacher or there.teacher, earlier=earlier, prompts=_count(found))
+    if found.home is not None and found.own:
+        earlier, count = _earlier(found.home, snapshots), _count(found, plain)
+        return replace(there, teacher=teacher or there.teacher, earlier=earlier, prompts=count)
     if nothing:
         return there
     apart = held_apart(found, path)
@@ -87,13 +88,15 @@ def _available(found: Subject, path: Path, teacher: str, snapshots: Sequence[Sna
         probe=apart.probe,
         demonstrations=apart.demonstrations,
         prompts=apart.count,
-        teacher=teacher,
+        teacher=teacher or there.teacher,
     )
 
 
-def _count(found: Subject) -> int:
-    """Prompts that a run trains on, where they were read; else unknown."""
-    return len(found.shown) if found.shown is not found.prompts else 0
+def _count(found: Subject, plain: Pipeline) -> int:
+    """Prompts that a run trains on, where that is known without reading them; else 0."""
+    if found.shown is not found.prompts:
+        return len(found.shown)
+    return plain.prompts.train.count or 0
 
 
 def _earlier(home: RunDirectory, snapshots: Sequence[Snapshot]) -> str:

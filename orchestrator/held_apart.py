@@ -14,6 +14,8 @@ from teachers.prompt_book import alike, said_by
 PART = 8
 """One prompt in so many is held out."""
 
+PARTS = ("train", "probe", "demonstrations")
+
 MOST = 256
 """Held out at most."""
 
@@ -37,7 +39,7 @@ def held_apart(subject: Subject, out: Path) -> Apart:
     least one on each where there are two texts.
     """
     held = _held(subject)
-    rows = {"train": [], "probe": []}  # type: dict[str, list[dict[str, Any]]]
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "probe": []}
     for at, prompt in enumerate(subject.prompts):
         rows["probe" if at in held else "train"].append(_row(prompt))
     bare = all(row["reference"] is None for part in rows.values() for row in part)
@@ -89,7 +91,16 @@ def _demonstrations(subject: Subject, held: frozenset[int]) -> list[dict[str, An
     return found
 
 
+def taken(out: Path) -> list[Path]:
+    """What stands already where the pipeline file and its data are to be written."""
+    return [path for path in (out, *(_beside(out, part) for part in PARTS)) if path.exists()]
+
+
+def _beside(out: Path, part: str) -> Path:
+    return out.with_name(f"{out.stem}.{part}.jsonl")
+
+
 def _write(out: Path, part: str, rows: Iterable[Mapping[str, Any]]) -> Path:
-    path = out.with_name(f"{out.stem}.{part}.jsonl")
+    path = _beside(out, part)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path

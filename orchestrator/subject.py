@@ -144,7 +144,7 @@ def _of_run(asked: Asked) -> Subject:
     if asked.prompts is None and shows(pipeline) and not _by_rule(pipeline):
         shown = _book(pipeline, pipeline.prompts.train, "prompts.train", tokenizer, home.root)
     given_by = _demonstrations(pipeline, shown, tokenizer, home.root)
-    plain = read(home.config, checked=False)
+    plain = read(home.config, [*_replaced(asked), *asked.sets], checked=False)
     return Subject(
         folder,
         pipeline,

@@ -215,8 +215,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "--teacher: holds no tokenizer.json",
     ),
     "it exists": (
-        ["diagnose", "{model}", "--prompts", "{tasks}", "--out", "{tasks}"],
-        "--out: exists and is not overwritten",
+        ["diagnose", "{model}", "--prompts", "{tasks}", "--out", "{beside}"],
+        "x.train.jsonl' exists and is not overwritten",
     ),
 }
 
@@ -229,6 +229,7 @@ def test_a_mistake_is_told_with_its_option_and_its_fix(mistake: str, taught: Tau
         "bare": {"prompt": "1+1="},
         "long": {"prompt": "1" * 60, "reference": "1"},
         "strange": {"prompt": "7+7=", "response": "14"},
+        "x.train": {"prompt": "somebody's data"},
     }
     for name, row in files.items():
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
@@ -237,6 +238,7 @@ def test_a_mistake_is_told_with_its_option_and_its_fix(mistake: str, taught: Tau
         "run": taught.folder / "run",
         "tasks": taught.file("tasks.jsonl"),
         "empty": tmp_path / "empty",
+        "beside": tmp_path / "x.yaml",
         **{name: tmp_path / f"{name}.jsonl" for name in files},
     }
     filled = [str(places.get(word[1:-1], word)) if word.startswith("{") else word for word in words]

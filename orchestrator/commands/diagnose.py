@@ -56,10 +56,13 @@ def add(app: typer.Typer) -> None:
         Example: [bold]braid diagnose models/smollm2 --prompts tasks.jsonl --demonstrations worked.jsonl[/], then
         [bold]braid run recommended.yaml[/]. Of a run: [bold]braid diagnose runs/first[/]
         """
+        from orchestrator.held_apart import taken
         from orchestrator.subject import Asked, subject, teacher_folder
+        from policies.bad_input import refuse
 
         asked = Asked(model, prompts, step, demonstrations, verifier, max_tokens, tuple(sets), in_process, teacher)
-        read = subject(asked, out)
+        refuse([f"--out: '{one}' exists and is not overwritten; choose another" for one in (taken(out) if out else ())])
+        read = subject(asked)
         taught = teacher_folder(asked, read.tokenizer)
         from orchestrator.diagnosing import diagnose as measure
         from orchestrator.measuring import Countdown
