@@ -1,22 +1,18 @@
 """One set of prompts, as several runs answered it: pass@k, solved sets and answers, paired prompt by prompt."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln
 
 from orchestrator.comparison_sides import Side
-from orchestrator.probes import support
+from orchestrator.probes import answers, curves, support
 from orchestrator.probes.crossed import Span, crossed
-from orchestrator.probes.curves import estimates
 from orchestrator.probes.intervals import Interval
 from orchestrator.probes.sequential import Counts
 from orchestrator.probes.snapshot import Float64, Int64, Sampled, SetName
 
-UNIT: Span = (0.0, 1.0)
 Parts = dict[str, Any]
 
 
@@ -39,10 +35,6 @@ class Measured:
         """[P] answer -> draws that gave it."""
         return [self.sampled.answers_P[at] for at in self.rows_P]
 
-    def most(self) -> int:
-        """The largest number of verdicts that a prompt has."""
-        return int(self.counts.n_P.max(initial=0))
-
 
 def compared(name: SetName, sides: Sequence[Side], confidence: float, epsilon: float) -> Parts:
     """The set's part of the comparison's document (`comparison.document`)."""
@@ -57,12 +49,12 @@ def compared(name: SetName, sides: Sequence[Side], confidence: float, epsilon: f
     }
     if not common:
         return told
-    depths = _depths(found)
+    ks = curves.steps(*(one.counts for one in found if one is not None))
     first = found[0]
     pairs = [None if first is None or one is None else (first, one) for one in found[1:]]
     return told | {
-        "runs": [one and _about(one, depths, confidence) for one in found],
-        "differences": [None, *(pair and _differences(*pair, depths, confidence) for pair in pairs)],
+        "runs": [one and _about(one, ks, confidence) for one in found],
+        "differences": [None, *(pair and _differences(*pair, ks, confidence) for pair in pairs)],
         "solved": [None, *(pair and _solved(*pair, confidence, epsilon) for pair in pairs)],
         "answers": _answers(found, confidence),
     }
@@ -87,43 +79,29 @@ def _measured(one: Side, name: SetName, rows_P: Int64) -> Measured:
     return Measured(one.snapshot.sets[name], rows_P, one.counts(name).rows(rows_P))
 
 
-def _depths(found: Sequence[Measured | None]) -> list[int]:
-    """1, 2, 4 ... as far as every run has a prompt with so many verdicts, and that number itself."""
-    most = min((one.most() for one in found if one is not None), default=0)
-    doubling = [1 << at for at in range(most.bit_length())]
-    return sorted({k for k in (*doubling, most) if 1 <= k <= most})
-
-
 # ---------------------------------------------------------------- figures
 
 
-def _about(one: Measured, depths: Sequence[int], confidence: float) -> Parts:
+def _about(one: Measured, ks: Sequence[int], confidence: float) -> Parts:
     return {
-        "pass_at_k": [{"k": k, **_mean(estimates(one.counts, k), confidence, UNIT)} for k in depths],
-        "greedy": _mean(one.greedy_P, confidence, UNIT),
+        "pass_at_k": _by_k(ks, curves.curve(one.counts, ks, confidence=confidence)),
+        "greedy": asdict(curves.mean(one.greedy_P, len(one.rows_P), confidence)),
         "n": int(one.counts.n_P.sum()),
         "tokens": one.sampled.tokens,
     }
 
 
-def _differences(first: Measured, other: Measured, depths: Sequence[int], confidence: float) -> Parts:
+def _differences(first: Measured, other: Measured, ks: Sequence[int], confidence: float) -> Parts:
     """This one less the first, prompt by prompt."""
+    apart = other.greedy_P - first.greedy_P
     return {
-        "pass_at_k": [
-            {"k": k, **_mean(estimates(other.counts, k) - estimates(first.counts, k), confidence, (-1.0, 1.0))}
-            for k in depths
-        ],
-        "greedy": _mean(other.greedy_P - first.greedy_P, confidence, (-1.0, 1.0)),
+        "pass_at_k": _by_k(ks, curves.change(first.counts, other.counts, ks, confidence=confidence)),
+        "greedy": asdict(curves.mean_change(apart, len(apart), confidence)),
     }
 
 
-def _mean(value_P: Float64, confidence: float, span: Span) -> Parts:
-    return interval(crossed(value_P[None, :], confidence=confidence, span=span).interval)
-
-
-def interval(one: Interval) -> Parts:
-    """As JSON has it."""
-    return {"value": one.value, "low": one.low, "high": one.high}
+def _by_k(ks: Sequence[int], found: Sequence[Interval]) -> list[Parts]:
+    return [{"k": k, **asdict(one)} for k, one in zip(ks, found, strict=True)]
 
 
 def _solved(first: Measured, other: Measured, confidence: float, epsilon: float) -> Parts:
@@ -153,32 +131,22 @@ def _answers(found: Sequence[Measured | None], confidence: float) -> Parts | Non
     use = np.flatnonzero(draws_P > 0)
     if not len(use):
         return None
-    span = (0.0, float(draws_P.max()))
     told = [None if one is None else _distinct([one.answers[at] for at in use], draws_P[use]) for one in found]
     first, *others = told
     apart = [None if first is None or own is None else own - first for own in others]
-    wide = (-span[1], span[1])
+    most = float(draws_P.max())
     return {
         "draws": float(draws_P[use].mean()),
         "prompts": len(use),
-        "distinct": [None if own is None else _mean(own, confidence, span) for own in told],
-        "differences": [None, *(None if own is None else _mean(own, confidence, wide) for own in apart)],
+        "distinct": [None if own is None else _mean(own, confidence, (0.0, most)) for own in told],
+        "differences": [None, *(None if own is None else _mean(own, confidence, (-most, most)) for own in apart)],
     }
 
 
-def _distinct(answers: Sequence[Mapping[str, int]], draws_P: Int64) -> Float64:
-    """[P] expected number of different answers among so many of a prompt's draws: sum over answers of
-    1 - C(n - x, m) / C(n, m) (rarefaction, Hurlbert 1971, Ecology 52:577)."""
-    found = []
-    for own, m in zip(answers, draws_P.tolist(), strict=True):
-        n, x = sum(own.values()), np.array(list(own.values()), np.float64)
-        rest = n - x
-        absent = np.where(
-            rest >= m,
-            np.exp(
-                gammaln(rest + 1) - gammaln(np.maximum(rest - m, 0) + 1) - math.lgamma(n + 1) + math.lgamma(n - m + 1)
-            ),
-            0.0,
-        )
-        found.append(float((1.0 - absent).sum()))
-    return np.array(found)
+def _distinct(given: Sequence[Mapping[str, int]], draws_P: Int64) -> Float64:
+    """[P] different answers expected among so many of a prompt's draws."""
+    return np.array([answers.distinct(own, at) for own, at in zip(given, draws_P.tolist(), strict=True)])
+
+
+def _mean(value_P: Float64, confidence: float, span: Span) -> Parts:
+    return asdict(crossed(value_P[None, :], confidence=confidence, span=span).interval)

@@ -186,18 +186,15 @@ def test_runs_that_go_on_or_failed_or_have_no_probe_give_what_they_have(tmp_path
 
 def test_prompts_with_no_or_few_verdicts(tmp_path: Path) -> None:
     """A prompt that nobody judged is in no figure; one with fewer verdicts than k is in none of pass@k."""
-    passes: dict[str, list[bool | None]] = {
-        "none": [None] * 4,
-        "few": [True, None, None, None],
-        "all": [True, False] * 2,
-    }
+    passes: dict[str, list[bool | None]] = {f"all-{at}": [True, False] * 2 for at in range(20)}
+    passes |= {"none": [None] * 4, "few": [True, None, None, None]}
     pipeline = file(tmp_path, handoff={"probe_samples": 4, "sequential": False})
     run = built(tmp_path / "run", pipeline, {0: rows(passes), 4: rows(passes)}).root
     found = document([f"{run}@0", str(run)])["sets"]["probe"]
     values = {one["k"]: one["value"] for one in found["runs"][0]["pass_at_k"]}
-    assert values[1] == pytest.approx((1.0 + 0.5) / 2)
+    assert values[1] == pytest.approx((1.0 + 20 * 0.5) / 21)
     assert values[4] == pytest.approx(1.0)
-    assert (found["solved"][1]["undecided"], found["solved"][1]["both"]) == (1, 2)
+    assert (found["solved"][1]["undecided"], found["solved"][1]["both"]) == (1, 21)
 
 
 def test_answers_are_counted_at_equal_draws(tmp_path: Path) -> None:
