@@ -110,6 +110,8 @@ def test_the_bank_is_evidence_of_reach() -> None:
     assert without["gain"]["expansion"]["low"] > 0.2 and without["role"]["name"] == "expansion"
     found = told(sides[0], replace(sides[1], scored=tuple(likely)), facts=made.facts)
     assert found["gain"]["reshaping"]["low"] > 0.2 and found["role"]["name"] == "reshaping"
+    other = told(sides[0], replace(sides[1], scored=tuple(likely)), facts=replace(made.facts, temperature=0.6))
+    assert other["gain"] == without["gain"] and "temperature 0.6" in other["divergence"]["warnings"][-1]
 
 
 def test_the_plan_that_ended_the_draws_is_counted_in() -> None:

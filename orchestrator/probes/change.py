@@ -29,6 +29,8 @@ class Asked:
     confidence: float
     plan: Plan | None = None
     """What ended the draws."""
+    comparable: bool = True
+    """Draws and scores are of the same policy: both at temperature 1."""
 
 
 def document(
@@ -52,10 +54,13 @@ def document(
 
     Parts that were not measured are null or NaN; nothing is needed but the two snapshots.
     """
-    asked, bank = Asked(epsilon, confidence, plan), paired_bank(before, after)
-    found = evidence(before, after, asked, facts or Facts())
+    facts = facts or Facts()
+    asked, bank = Asked(epsilon, confidence, plan, facts.temperature == 1.0), paired_bank(before, after)
+    found = evidence(before, after, asked, facts)
     reached = reach.document(bank, epsilon=epsilon, confidence=confidence)
     told = divergence.document(after.scored, confidence=confidence)
+    if not asked.comparable:
+        told["warnings"].append(f"own rollouts were drawn at temperature {facts.temperature:g} and scored at 1")
     more = _gain(before, after, bank, asked)
     return {
         "reach": reached,
@@ -111,7 +116,7 @@ def _gain(before: Snapshot, after: Snapshot, bank: Sequence[Pair], asked: Asked,
     rows = matched(*drawn)
     least = [np.zeros(len(one)) for one in rows]
     place = {drawn[0].prompts[at]: row for row, at in enumerate(rows[0].tolist())}
-    for pair in bank:
+    for pair in bank if asked.comparable else ():
         for bounds, row in zip(least, pair, strict=True):
             if (at := place.get(row.prompt)) is not None:
                 bounds[at] = max(bounds[at], float(np.exp(reach.log_reach(row)[-1])))

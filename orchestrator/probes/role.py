@@ -26,7 +26,8 @@ FULLY_RETAINED = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Where the stage's training data and targets came from, as the ledger and the recipe have it; None: unknown."""
+    """Where the stage's training data and targets came from, and how it was probed, as ledger and recipe have it; None:
+    unknown."""
 
     supplied: bool | None = None
     """It trained on text that the policy did not write: demonstrations, hints, others' traces."""
@@ -36,6 +37,9 @@ class Facts:
     """It trained the bare prompt's policy on what was written under a scaffold."""
     retained: Interval = UNKNOWN
     """Share of an earlier stage's solved prompts that are solved still."""
+    temperature: float = 1.0
+    """Of the probe's draws. Scores are at temperature 1: at another, a good trajectory's probability bounds no pass
+    rate, and own rollouts are not of the policy that is scored."""
 
 
 @dataclass(frozen=True, slots=True)
