@@ -295,7 +295,7 @@ def _write_g(run: RunDirectory, step: int, stage: str, examples: Sequence[Exampl
 
 def _config(name: str, stages: Sequence[tuple[str, int]]) -> str:
     lines = [f"name: {name}", "seed: 7", "model: {kind: tiny, preset: arithmetic}"]
-    lines += ["handoff: {probe_samples: 64, epsilon: 0.05, confidence: 0.95}", "stages:"]
+    lines += ["handoff: {probe_samples: 64, sequential: false, epsilon: 0.05}", "stages:"]
     lines += [
         f"- {{name: {stage}, recipe: {{kind: {RECIPES.get(stage, 'grpo')}}}, steps: {steps}}}"
         for stage, steps in stages

@@ -38,6 +38,10 @@ def test_the_map_has_the_planted_counts_and_exact_states(planted: Planted, readi
             solved = binomial_tail(SAMPLES, passed, 0.05) <= 0.05
             unsolved = 1 - binomial_tail(SAMPLES, passed + 1, 0.05) <= 0.05
             assert state == ("solved" if solved else "unsolved" if unsolved else "undecided")
+    for at, one in enumerate(told["checkpoints"]):
+        mean = math.fsum(row["c"][at] / SAMPLES for row in told["prompts"]) / PROMPTS
+        assert one["rate"] == pytest.approx(mean, rel=1e-5) and one["pass_at_1"]["value"] == pytest.approx(mean)
+        assert one["pass_at_1"]["low"] < mean < one["pass_at_1"]["high"]
     last = [row["state"][-1] for row in told["prompts"]]
     assert told["checkpoints"][-1]["solved"] == last.count("solved")
 

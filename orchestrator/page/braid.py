@@ -78,7 +78,8 @@ def curves(reading: Reading, start: int | None = None, stop: int | None = None, 
                  "low": [least], "high": [greatest]}]; low and high are null as a whole where every bucket is one step,
      "probes": [{"step", "stage", "n", "greedy": Interval, "sampled": Interval, "n_sampled"}]}
 
-    Intervals are Wilson's at 95 %; of sampled responses, which share prompts, it is narrower than the truth.
+    Intervals are Wilson's at 95 %, of sampled responses with as many trials as prompts: a mean over prompts varies no
+    more than that, whatever the draws of a prompt have in common. `support` has the narrower ones.
     """
     found = buckets(reading, start, stop, points)
     exact = _exact(found)
@@ -145,7 +146,7 @@ def _probes(reading: Reading, start: int | None, stop: int | None) -> list[Docum
             "n": row.get("n"),
             "n_sampled": row.get("n_sampled"),
             "greedy": _interval(row.get("greedy_accuracy"), row.get("n")),
-            "sampled": _interval(row.get("sampled_accuracy"), row.get("n_sampled")),
+            "sampled": _interval(row.get("sampled_accuracy"), row.get("n")),
         }
         for row in rows
         if inside(int(row["step"]))

@@ -1,7 +1,7 @@
 """The support map: which prompts the policy solves at which checkpoint, and which it gained and lost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,6 +18,8 @@ from orchestrator.page.reading import Reading, stamp
 from orchestrator.page.series import Float64, Int64, listed
 from orchestrator.page.stages import bands, probe_steps
 from orchestrator.probe_plans import plan_at
+from orchestrator.probes import curves
+from orchestrator.probes.intervals import UNKNOWN, Interval
 from orchestrator.probes.sequential import Counts, Plan
 from orchestrator.probes.support import change, shown
 from policies.bad_input import BadInput
@@ -45,6 +47,7 @@ class Seen:
     greedy_P: Float64
     state_P: Int64
     """Places in STATES."""
+    pass_at_1: Interval
     tokens: int
 
 
@@ -71,7 +74,7 @@ def support(reading: Reading, asked: Asked = Asked()) -> Document:
 
     {"set": name, "sets": [sets that any probe has], "epsilon", "confidence",
      "checkpoints": [{"step", "stage", "solved", "unsolved", "undecided": prompts, "rate": mean pass rate or null,
-                      "responses", "tokens"}],
+                      "pass_at_1": Interval, over prompts, under the plan that drew it, "responses", "tokens"}],
      "before", "after": steps or null, "counts": {"expanded", "retained", "attrited", "undecided", "absent": prompts},
      "total": prompts that `find` keeps, "offset", "next": offset of the next page or null,
      "prompts": [{"id", "family", "change": expanded | retained | attrited | undecided | absent | null,
@@ -200,6 +203,7 @@ def _seen(step: int, rows: Sequence[Document], level: tuple[float, float], plan:
         counts,
         np.array([np.nan if row["greedy"] is None else row["greedy"] for row in rows], np.float64),
         np.where(state < 0, STATES.index("unsolved"), state),
+        curves.curve(counts, (1,), confidence=level[1])[0] if counts.n_P.any() else UNKNOWN,
         sum(int(row["tokens"] or 0) for row in rows),
     )
 
@@ -267,6 +271,7 @@ class _Table:
         counts = {word: int((states == place).sum()) for place, word in enumerate(STATES)}
         mean = listed([float(known.mean())])[0] if len(known) else None
         return {"step": one.step, "stage": one.stage, **counts, "rate": mean} | {
+            "pass_at_1": plain(asdict(one.pass_at_1)),
             "responses": int(one.counts.n_P.sum()),
             "tokens": one.tokens,
         }
