@@ -20,7 +20,7 @@ from orchestrator.run_directory import RunDirectory
 from policies.example import Example
 from policies.trajectory import FinishReason, Origin, Producer, Sampling, ScoreEntry, Trajectory
 from tests.build_run import ENVIRONMENT, HOSTILE, metrics_row
-from tests.page_handoffs import handoff
+from tests.page_handoffs import RECOMMENDED, handoff
 
 STAGES = (("warm-start", 24), ("braid", 48), ("distil", 24), ("sharpen", 24))
 SHORT = (("warm-start", 6), ("braid", 12), ("distil", 6), ("sharpen", 6))
@@ -369,3 +369,4 @@ def _hand_over(run: RunDirectory, index: int, stage: str, steps: tuple[int, int]
     told = handoff(stage, index, steps, before, ids) | {"labels": LABELS.get(stage, {}), "run": run.root.name}
     run.handoffs.mkdir(exist_ok=True)
     run.handoff_file(stage).write_text(json.dumps(plain(told), indent=1) + "\n", encoding="utf-8")
+    (run.handoffs / f"{stage}.recommended.yaml").write_text(RECOMMENDED, encoding="utf-8")

@@ -30,13 +30,7 @@ def handoff(
         "confidence": 0.95,
         "completion": completion(index, ids),
         "change": change(index),
-        "handoff": {
-            "retention": {"value": interval(0.93 - 0.03 * index), "stages": {"warm-start": interval(0.95)}},
-            "portability": interval(0.6 + 0.05 * index),
-            "scaffold": {"with": interval(0.7), "without": interval(0.6), "gap": interval(0.1)},
-            "fidelity": {"agreement": interval(0.86), "kl": interval(0.12, 0.02)},
-            "forgetting": {"guard": interval(0.02 + 0.02 * index, 0.01)},
-        },
+        "handoff": measures(index),
         "contract": contract(index),
         "cost": cost(index),
         "diagnosis": {
@@ -47,7 +41,7 @@ def handoff(
             "bottleneck": ("unreached", "unreliable", "undecided", "none")[index % 4],
             "pass_at_1": interval(0.4 + 0.1 * index),
             "recommendation": {
-                "file": "name: next\nstages:\n- {name: sharpen, recipe: {kind: grpo}, steps: 100}\n",
+                "file": f"handoffs/{stage}.recommended.yaml",
                 "told": "most of what is left is unreliable",
                 "choices": [
                     {"key": "stages.0.recipe.kind", "value": "grpo", "reason": "prompts are reached, not sure"}
@@ -123,30 +117,79 @@ def contract(index: int) -> dict[str, Any]:
         ("portability", 0.6, 0.58, "undecided", "warn"),
     ]
     rows = [
-        {
-            "figure": figure,
-            "measured": interval(value),
-            "bound": {"at_least": bound},
-            "verdict": verdict,
-            "otherwise": to,
-        }
-        for figure, value, bound, verdict, to in terms
+        {"figure": figure, "measured": interval(value), "bound": "at_least", "limit": limit}
+        | {"when": "shown", "verdict": verdict, "otherwise": to}
+        for figure, value, limit, verdict, to in terms
     ]
     none = {"value": None, "low": None, "high": None}
     rows.append(
-        {"figure": "guard", "measured": none, "bound": {"at_most": 0.05}, "verdict": "unmeasured", "otherwise": "warn"}
+        {"figure": "guard", "measured": none, "bound": "at_least", "limit": 0.5}
+        | {"when": "shown", "verdict": "unmeasured", "otherwise": "warn"}
     )
-    return {"terms": rows, "action": "repair" if index == 1 else None}
+    return {"terms": rows, "action": "repair" if index == 1 else None, "exhausted": False}
 
 
 def cost(index: int) -> dict[str, Any]:
-    """Work and price."""
-    return {
-        "tokens": {"generated": 120_000 + index, "scored": 80_000, "trained": 96_000},
-        "seconds": {"rollout": 40.0, "learner": 31.5, "scorer": 2.0, "frozen": 5.0},
-        "flops": {"generated": 2.1e15, "scored": 1.0e15, "trained": 6.4e15},
-        "price": None,
-        "per_accepted": {"tokens": interval(310.0, 12.0)},
-        "per_point": {"flops": interval(9.5e14, 2e14)},
-        "scaffold": {"with": 3.1e15, "amortised": 2.2e15},
+    """As `orchestrator.costs` tells it; the last stage's gain is not sure, and none has prices."""
+
+    def row(seconds: float, generated: int, trained: int) -> dict[str, Any]:
+        work = {"seconds": seconds, "tokens_generated": generated, "tokens_scored": generated // 2}
+        return work | {"tokens_trained": trained, "flops": 2e10 * (generated + 3 * trained), "price": None}
+
+    parts = {"training": row(60, 80_000, 96_000), "preparation": row(0, 0, 0), "lost": row(0, 0, 0)}
+    parts |= {"probes": row(18, 40_000, 0), "all": row(78, 120_000, 96_000)}
+    each = {"flops": 2.1e12, "seconds": 0.06, "price": None}
+    none = {"value": None, "low": None, "high": None}
+    point = {
+        "gain": interval(0.1),
+        "flops": interval(9.5e14, 2e14),
+        "seconds": interval(8, 2),
+        "price": none,
+        "said": "",
     }
+    unsure = {"gain": interval(0.01), "flops": none, "seconds": none, "price": none}
+    answer = {"tokens": 60, "context": 200, "flops": 4e12}
+    return {
+        "parts": parts,
+        "work": {"rollout generate": {"sequences": 3000, "positions": 90_000, "tokens": 120_000, "flops": 2.4e15}},
+        "flops": {"generate": 2.4e15, "score": 1e15, "train": 5.8e15, "total": 9.2e15},
+        "seconds": {"rollout": 40.0, "learner": 31.5, "scorer": 2.0, "wall": 78.0},
+        "price_held": None,
+        "samples": {"trained": {"responses": 900, **each}, "passed": {"responses": 610, **each}},
+        "point": unsure | {"said": "the interval holds 0, so no cost of a point is finite"}
+        if index == 3
+        else point | {"said": ""},
+        "scaffold": {
+            "answers": {"scaffolded": answer, "bare_after": answer | {"context": 20, "flops": 2.2e12}},
+            "saving_flops": 1.8e12,
+            "pays_after": 5100,
+            "said": "",
+        },
+        "said": ["no prices are in the pipeline"],
+    }
+
+
+def measures(index: int) -> dict[str, Any]:
+    """As `probes.handoff` tells it."""
+    sides = {"before": interval(0.3), "after": interval(0.1), "change": interval(-0.2)}
+    moved = {"gained": interval(0.2), "stands": interval(0.18), "share": interval(0.93 - 0.03 * index)}
+    earlier = [{"stage": "warm-start", "steps": [0, 24], "gain": interval(0.2), "rate": moved, "solved": moved}]
+    retention = {"rate": interval(0.93 - 0.03 * index), "solved": interval(0.9), "k": 8, "stages": earlier}
+    since = {"share": interval(0.02), "solved": 20, "forgotten": ["g3"], "kept": 18, "undecided": 1}
+    return {
+        "retention": retention if index else None,
+        "portability": {"probe": interval(0.1), "shifted": interval(0.06), "ratio": interval(0.6 + 0.05 * index)}
+        | {"difference": interval(-0.04)},
+        "scaffold": sides | {"amortised": interval(0.66)},
+        "fidelity": {"responses": 64, "tokens": 4000, "agreement": interval(0.86), "kl": interval(0.12, 0.02)}
+        | {"teacher_probability": interval(0.8), "before": None, "change": None, "steps": []}
+        if index == 2
+        else None,
+        "forgetting": {"prompts": 24, "pass_rate": sides, "since_start": since, "since_before": since}
+        | {"families": [{"family": "algebra", "prompts": 8, "change": interval(-0.02), "share": interval(0.02)}]}
+        | {"selective": False},
+    }
+
+
+RECOMMENDED = "name: next\nstages:\n- {name: sharpen, recipe: {kind: grpo}, steps: 100}\n"
+"""The pipeline that each stage's diagnosis recommends."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from build_page_run import build_page_run
 from page_browser import VIEWS, chromium, opened, server
+from page_handoffs import RECOMMENDED
 from PIL import Image
 
 from orchestrator.page.reading import Reading
@@ -98,8 +99,12 @@ def test_the_views_say_what_was_planted(planted, wide):
     seen.go("handoffs")
     for word in ("Contract", "Speaks for the role", "Where the gain comes from", "What holds the model back now"):
         assert word in seen.text(), word
+    assert seen.page.locator(".code pre").first.inner_text() == RECOMMENDED
+    seen.page.locator(".code button").first.click()
+    seen.page.wait_for_selector("#toast:not([hidden])")
     seen.go("costs")
-    assert "generated a second" in seen.text()
+    for word in ("generated a second", "For each point gained", "With the scaffold, and amortised", "no prices are in"):
+        assert word in seen.text(), word
     seen.go("record")
     assert "update skipped" in seen.text() or "actor restarted" in seen.text() or "started" in seen.text()
 

@@ -1,6 +1,7 @@
 """What the ends of stages say: reach, role, gain, handoff, contract, cost, diagnosis."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from orchestrator.json_lines import plain
@@ -10,6 +11,9 @@ from orchestrator.page.stages import bands
 from policies.bad_input import BadInput
 
 Document = dict[str, Any]
+
+MOST_TEXT = 100_000
+"""Characters of a recommended pipeline."""
 
 
 def documents(reading: Reading) -> list[Document]:
@@ -34,7 +38,7 @@ def handoffs(reading: Reading) -> Document:
 
     Parts that a file does not have are null.
     """
-    return {"stages": [_summary(one) for one in documents(reading)]}
+    return {"stages": [_summary(one) | {"diagnosis": _diagnosis(reading, one)} for one in documents(reading)]}
 
 
 def handoff(reading: Reading, stage: str) -> Document:
@@ -110,6 +114,20 @@ def _summary(one: Document) -> Document:
         "terms": _at(one, "contract", "terms"),
         "action": _at(one, "contract", "action"),
     }
+
+
+def _diagnosis(reading: Reading, one: Document) -> Document | None:
+    """The file's, with the text of the pipeline that it recommends."""
+    found = one.get("diagnosis")
+    name = _at(found, "recommendation", "file")
+    if not isinstance(found, Mapping) or not isinstance(name, str) or not name:
+        return found if isinstance(found, dict) else None
+    path = reading.run.handoffs / Path(name).name
+    try:
+        text = path.read_text(encoding="utf-8")[:MOST_TEXT] if path.is_file() else None
+    except (OSError, ValueError):
+        text = None
+    return {**found, "recommendation": {**found["recommendation"], "text": text}}
 
 
 def _head(one: Document) -> Document:

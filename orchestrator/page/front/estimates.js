@@ -180,7 +180,7 @@
   }
 
   /* Bars with intervals, one a row: the parts of a gain, or any figures that are compared. */
-  function bars(rows, title, note, { colours = {}, share = true } = {}) {
+  function bars(rows, title, note, { colours = {}, share = true, signed = false } = {}) {
     const all = rows.filter(([, one]) => isEstimate(one) && known(one.value)).reverse();
     if (!all.length) return null;
     const spread = (one, end) => (known(one[end]) ? Math.abs(one.value - one[end]) : 0);
@@ -210,7 +210,7 @@
       margin: { l: 96, r: 18, t: 8, b: 30 },
       showlegend: false,
       hovermode: "closest",
-      xaxis: { tickformat: share ? "+.0%" : undefined, zeroline: true, zerolinewidth: 1.4, nticks: 6 },
+      xaxis: { tickformat: share ? (signed ? "+.0%" : ".0%") : undefined, zeroline: true, zerolinewidth: 1.4, nticks: 6 },
       yaxis: { showgrid: false },
     };
     return braid.chart({ title, note, figure: { data, layout }, height: 44 + 30 * all.length });

@@ -79,7 +79,7 @@
                   one.stage,
                 ),
               ),
-              h("td", { class: "n" }, one.steps ? `${one.steps[0]}–${one.steps[1]}` : UNKNOWN),
+              h("td", { class: "n" }, one.steps ? [...new Set(one.steps)].join("–") : UNKNOWN),
               h("td", { class: "n" }, estimate(one.gain?.total, "gain")),
               ...["expanded", "retained", "attrited", "undecided"].map((key) =>
                 h("td", { class: "n" }, figure(one.support?.[key])),
@@ -202,7 +202,7 @@
           Object.keys(PARTS).map((key) => [key, one.gain[key]]),
           "Where the gain comes from",
           `change in pass rate and its parts, ${level}`,
-          { colours: PARTS },
+          { colours: PARTS, signed: true },
         )
       : null;
     return h(
