@@ -108,7 +108,7 @@ def names(reading: Reading, part: str) -> list[str]:
 
 def listed(values: Sequence[float] | Float64, digits: int = 6) -> list[float | None]:
     """Numbers for JSON: rounded to `digits` significant ones, None for NaN and infinities."""
-    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values]
+    return [float(f"{value:.{digits}g}") + 0.0 if np.isfinite(value) else None for value in values]  # no -0
 
 
 def _number(value: Any) -> float:
