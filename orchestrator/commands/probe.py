@@ -70,7 +70,7 @@ def tell(found: dict[str, Any]) -> None:
 
 
 def _completion(found: dict[str, Any], where: str) -> None:
-    table = measured.columns(f"pass@k{where}", "of 100 prompts")
+    table = measured.columns(f"pass@k{where}", "mean over the prompts")
     for row in found["pass_at_k"]:
         table.add_row(f"pass@{row['k']}", _between(row["after"]))
     measured.show(table)
