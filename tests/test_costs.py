@@ -252,24 +252,25 @@ def test_the_summary_tells_it_in_a_line(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def _answers(set_name: str, passed: int, of: int, context: int | None, tokens: int) -> list[Row]:
+    """Four draws for each prompt, and a greedy one of another length, which no mean is to hold."""
     rows = []
-    for prompt in range(of // 4):
-        for draw in range(4):
-            rows.append(
-                {
-                    "set": set_name,
-                    "prompt_id": f"p{prompt}",
-                    "prompt": "1+1=",
-                    "family": "",
-                    "greedy": False,
-                    "draw": draw,
-                    "passed": len(rows) < passed,
-                    "status": "ok",
-                    "tokens": tokens,
-                    "context": context,
-                    "text": "2",
-                }
-            )
+    for at in range(of + of // 4):
+        greedy = at >= of
+        rows.append(
+            {
+                "set": set_name,
+                "prompt_id": f"p{at - of if greedy else at // 4}",
+                "prompt": "1+1=",
+                "family": "",
+                "greedy": greedy,
+                "draw": -1 if greedy else at % 4,
+                "passed": not greedy and at < passed,
+                "status": "ok",
+                "tokens": 60 if greedy else tokens,
+                "context": context,
+                "text": "2",
+            }
+        )
     return rows
 
 
