@@ -48,6 +48,7 @@ def compose(
     how: dict[str, Any] = {"epsilon": asked.epsilon, "confidence": asked.confidence}
     handed = handoff.document(snapshots, **how, plan=drawn)
     origins = facts(stage, [row for row in history.steps if row["stage"] == name], handed)
+    origins = replace(origins, temperature=pipeline.probe.temperature)
     document: dict[str, Any] = {
         "version": VERSION,
         "run": run.root.name,
