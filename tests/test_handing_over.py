@@ -220,9 +220,13 @@ PLACES = [
     "places", [PLACES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in PLACES[1:])], ids=lambda one: one[0]
 )
 def test_a_run_that_dies_where_stages_meet_comes_to_the_same(
-    places: Sequence[str], tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+    places: Sequence[str], tmp_path: Path, stopped: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_ = torn(tmp_path, places, monkeypatch)
+    for name in ("warm", "gone", "drill", "drill-repair"):
+        ours, theirs = handoff(run_, name), handoff(stopped, name)
+        for key in ("measured", "completion", "change", "handoff"):
+            assert ours[key] == theirs[key], (name, key)
     assert weights(run_, 5) == weights(plain, 4)
     assert [row["step"] for row in read_history(run_).steps] == [1, 2, 3, 4, 5]
     state = json.loads((run_ / "checkpoints/step-000005/state.json").read_text())
