@@ -125,12 +125,20 @@ def _judging(pipeline: Pipeline) -> Iterator[Role]:
 
 
 def _frozen_models(pipeline: Pipeline) -> int:
-    """Teachers that recipes or demonstrations name, and one reference if any recipe has a KL coefficient."""
+    """Teachers that recipes, demonstrations or repairs name, and one reference if any recipe has a KL coefficient."""
     chosen = [stage.recipe.model_extra or {} for stage in pipeline.stages]
     teachers = {str(extra["teacher"]) for extra in chosen if extra.get("teacher")}
     if pipeline.demonstrations is not None and pipeline.demonstrations.kind == "model":
         teachers.add("demonstrations")
-    return len(teachers) + any(extra.get("kl") for extra in chosen)
+    return len(teachers) + any(extra.get("kl") for extra in chosen) + _repairs(pipeline)
+
+
+def _repairs(pipeline: Pipeline) -> int:
+    """Stages that may be repaired by a teacher, the policy that each of them found."""
+    if not (pipeline.handoff.repair.recipe.model_extra or {}).get("teacher"):
+        return 0
+    contracts = (pipeline.handoff.contract if one.contract is None else one.contract for one in pipeline.stages)
+    return sum(any(term.otherwise == "repair" for term in own.values()) for own in contracts)
 
 
 def _named(key: str, value: str) -> list[str]:

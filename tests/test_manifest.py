@@ -196,6 +196,15 @@ def test_frozen_pods_are_one_for_each_model_that_the_recipes_hold(recipes: list[
     assert sum(role.pods for role in roles(pipeline(stages=stages)) if role.name == "frozen") == models
 
 
+def test_each_stage_that_a_teacher_may_repair_has_a_pod_for_it() -> None:
+    stages = [{"name": name, "recipe": {"kind": "sft"}, "steps": 2} for name in ("a", "b", "c")]
+    stages[1]["contract"] = {}
+    handoff = {"contract": {"pass_at_1": {"at_least": 0.5, "otherwise": "repair"}}}
+    for repair, pods_ in (({}, 2), ({"recipe": {"kind": "exgrpo"}}, 0)):
+        found = roles(pipeline(stages=stages, handoff=handoff | {"repair": repair}))
+        assert sum(role.pods for role in found if role.name == "frozen") == pods_
+
+
 def pods(found: dict[str, Any]) -> list[dict[str, Any]]:
     spec = found["RayJob"]["spec"]
     cluster = spec["rayClusterSpec"]
