@@ -4,7 +4,7 @@
   const { h, known, figure, percent, interval, UNKNOWN } = braid;
   const SIGNS = { held: "✓", broken: "✗", undecided: "?", unmeasured: "–" };
   const RATES =
-    /rate|share|pass|retain|accuracy|agreement|srr|ndr|sds|nscr|gain|total|expansion|reshaping|attrition|outside|gap|support|scaffold|guard|forgotten|reach|before|after|change|available|first_choice|survives|lost|gained/;
+    /rate|share|pass|retain|accuracy|agreement|srr|ndr|sds|nscr|gain|total|expansion|reshaping|attrition|outside|gap|support|scaffold|guard|forgotten|reach|before|after|change|available|first_choice|survives|lost|gained|probe|shifted|difference|amortised|stands|solved/;
 
   const NAMES = {
     srr: "kept of what was solved (SRR)",
@@ -42,7 +42,7 @@
     const how = as(key);
     if (value === null || value === undefined) return UNKNOWN;
     if (typeof value === "boolean") return value ? "yes" : "no";
-    if (Number.isInteger(value) && value > 1) return figure(value);
+    if (Number.isInteger(value)) return figure(value);
     return isEstimate(value) ? interval(value, how) : how(value);
   }
 
@@ -60,14 +60,19 @@
         h(
           "tbody",
           {},
-          rows.map(([path, one]) =>
-            h(
-              "tr",
-              {},
-              h("th", { scope: "row" }, path.map(words).join(" · ")),
-              h("td", { class: "n" }, estimate(one, path.join("_"))),
-            ),
-          ),
+          rows.map(([path, one], at) => {
+            const over = (row) => row.slice(0, -1).map(words).join(" · ");
+            const headed = path.length > 1 && (at === 0 || over(rows[at - 1][0]) !== over(path));
+            return [
+              headed ? h("tr", { class: "over" }, h("th", { scope: "rowgroup", colspan: "2" }, over(path))) : null,
+              h(
+                "tr",
+                { class: path.length > 1 ? "under" : "" },
+                h("th", { scope: "row" }, words(path.at(-1))),
+                h("td", { class: "n" }, estimate(one, path.join("_"))),
+              ),
+            ];
+          }),
         ),
       ),
     );
@@ -210,7 +215,12 @@
       margin: { l: 96, r: 18, t: 8, b: 30 },
       showlegend: false,
       hovermode: "closest",
-      xaxis: { tickformat: share ? (signed ? "+.0%" : ".0%") : undefined, zeroline: true, zerolinewidth: 1.4, nticks: 6 },
+      xaxis: {
+        tickformat: share ? (signed ? "+.0%" : ".0%") : undefined,
+        zeroline: true,
+        zerolinewidth: 1.4,
+        nticks: 6,
+      },
       yaxis: { showgrid: false },
     };
     return braid.chart({ title, note, figure: { data, layout }, height: 44 + 30 * all.length });

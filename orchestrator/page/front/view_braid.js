@@ -65,19 +65,17 @@
         marker: { size: 1, opacity: 0 },
         showlegend: false,
       });
-    const edges = doc.stages
-      .slice(1)
-      .map((one) => ({
-        type: "line",
-        xref: "x",
-        yref: "paper",
-        layer: "above",
-        x0: one.first - 0.5,
-        x1: one.first - 0.5,
-        y0: 0,
-        y1: 1,
-        line: { width: 1.5, dash: "3px,3px", color: "ground" },
-      }));
+    const edges = doc.stages.slice(1).map((one) => ({
+      type: "line",
+      xref: "x",
+      yref: "paper",
+      layer: "above",
+      x0: one.first - 0.5,
+      x1: one.first - 0.5,
+      y0: 0,
+      y1: 1,
+      line: { width: 1.5, dash: "3px,3px", color: "ground" },
+    }));
     const names = bands(doc.stages).annotations.map((one) => ({ ...one, y: 1, yanchor: "bottom", opacity: 1 }));
     const range = few ? undefined : [doc.steps[0] - 0.5, doc.until.at(-1) + 0.5];
     const layout = {

@@ -176,7 +176,12 @@
     if (maps.length && maps.length === rows.length && columns.length <= 8) {
       return h(
         "div",
-        { class: `scroll${columns.length > 3 ? " across" : ""}`, tabindex: "0", role: "region", "aria-label": words(key) },
+        {
+          class: `scroll${columns.length > 3 ? " across" : ""}`,
+          tabindex: "0",
+          role: "region",
+          "aria-label": words(key),
+        },
         h(
           "table",
           { class: "tight" },

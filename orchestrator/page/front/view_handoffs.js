@@ -243,7 +243,7 @@
       h("div", { class: "sub" }, h("h4", {}, "Contract"), terms(one)),
       h(
         "div",
-        { class: "columns" },
+        { class: "measures" },
         estimateTable(one.rates, "Support, rates over prompts"),
         ...["retention", "portability", "scaffold", "fidelity", "forgetting"].map((key) =>
           estimateTable(one.handoff?.[key], words(key)),
