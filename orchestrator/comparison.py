@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from orchestrator import budget
+from orchestrator import budget, costs
 from orchestrator.comparison_sets import compared, has
 from orchestrator.comparison_sides import Side, sides
 from orchestrator.config_difference import differences
@@ -34,6 +34,7 @@ def document(
     {"version": 1, "confidence", "epsilon",
      "runs": [{"label", "directory", "name", "status", "seed", "step": of the probe | null, "stage": its stage | null,
                "steps": done, "missing": [what it cannot give, and why], "spent": {unit: amount}, "seconds": {part: s},
+               "cost": `costs.of_run` | null of a checkpoint before the run's last step,
                "shares": {writer: share of trained tokens}, "decisions": {"steps", "changes", "last"},
                "handoffs": {stage: {"role", "action"}}}],
      "sets": {name: {"prompts": how many all have, "left_out": [prompts of each run that others lack],
@@ -90,6 +91,7 @@ def _about(one: Side) -> dict[str, Any]:
         "missing": list(one.missing),
         "spent": budget.spent(rows),
         "seconds": time_split(rows),
+        "cost": costs.of_run(history) if len(rows) == len(history.steps) else None,
         "shares": token_shares(rows),
         "decisions": _decisions(one),
         "handoffs": _handoffs(one),

@@ -48,6 +48,7 @@ def _runs(runs: Sequence[Parts]) -> list[Sequence[str]]:
         ("measured", *(_where(one) for one in runs)),
         ("trained tokens", *(_count(one["spent"]["trained_tokens"]) for one in runs)),
         ("generated tokens", *(_count(one["spent"]["generated_tokens"]) for one in runs)),
+        ("FLOPs, probes included", *(_flops(one["cost"]) for one in runs)),
         ("time in steps", *(clock(one["seconds"]["total"]) for one in runs)),
         ("trained on", *(_shares(one["shares"]) for one in runs)),
         ("decisions", *(_decisions(one["decisions"]) for one in runs)),
@@ -61,6 +62,10 @@ def _runs(runs: Sequence[Parts]) -> list[Sequence[str]]:
 
 def _count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def _flops(cost: Parts | None) -> str:
+    return UNKNOWN if cost is None or cost["flops"] is None else f"{cost['flops']:.3g}"
 
 
 def _where(one: Parts) -> str:
