@@ -206,4 +206,12 @@ def test_what_changed_is_told_by_the_documents_that_read_it(tmp_path: Path) -> N
     before = stamps(reading)
     run.probe_file(0).rename(run.probe_file(1))
     assert {"support", "prompt"} <= set(changed(before, stamps(reading)))
-    assert set(PARTS) >= set(documents.__all__) - {"Reading", "Wanted", "Page", "Asked", "runs", "compare", "comparison"}
+    assert set(PARTS) >= set(documents.__all__) - {
+        "Reading",
+        "Wanted",
+        "Page",
+        "Asked",
+        "runs",
+        "compare",
+        "comparison",
+    }

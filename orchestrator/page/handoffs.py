@@ -107,7 +107,6 @@ def _summary(one: Document) -> Document:
     return {
         **_head(one),
         **{key: one.get(key) for key in ("steps", "labels", "epsilon", "confidence", "handoff")},
-        "diagnosis": _without(one.get("diagnosis"), "prompts", "crucial"),
         **{key: _at(one, "change", key) for key in ("role", "gain")},
         "rates": _at(one, "completion", "support", "rates"),
         "support": counts,
@@ -117,8 +116,8 @@ def _summary(one: Document) -> Document:
 
 
 def _diagnosis(reading: Reading, one: Document) -> Document | None:
-    """The file's, with the text of the pipeline that it recommends."""
-    found = one.get("diagnosis")
+    """The file's without single prompts, and with the text of the pipeline that it recommends."""
+    found = _without(one.get("diagnosis"), "prompts", "crucial")
     name = _at(found, "recommendation", "file")
     if not isinstance(found, Mapping) or not isinstance(name, str) or not name:
         return found if isinstance(found, dict) else None
