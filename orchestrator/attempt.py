@@ -209,10 +209,13 @@ class Attempt:
         """The stage is done: do what its contract asks for."""
         failpoint(f"run.passing_on.{self.state.step}")
         self.handing.refuse_broken(self.state)
-        if self.state.action == "roll_back":
+        rolled_back = self.state.action == "roll_back"
+        if rolled_back:
             await self.models.roll_back(baseline(self.state))
             self.state.version += 1
         hand_over(stage, self.state)
+        if rolled_back and standing(self.inputs.stages, self.state) is None:
+            await self.save()  # the run's newest checkpoint is the policy that it came to
         failpoint(f"run.passed_on.{self.state.step}")
 
     async def probe(self, stage: StageRun) -> None:
@@ -243,7 +246,7 @@ class Attempt:
         failpoint(f"run.before_checkpoint.{self.state.step}")
         with checkpoint.commit(self.directory.checkpoints, self.state.step) as folder:
             stage = standing(self.inputs.stages, self.state)
-            await self.models.save(stage.index if stage else 0, folder)
+            await self.models.save(stage.index if stage else None, folder)
             (folder / "state.json").write_text(json.dumps(asdict(self.state), indent=1))
         kept = kept_checkpoints(self.state)
         checkpoint.prune(self.directory.checkpoints, self.pipeline.checkpoints.keep, protected=kept)

@@ -135,7 +135,7 @@ def repairs_left(stages: Sequence[StageRun], stage: StageRun) -> int:
 DONE: dict[Action, tuple[str, str]] = {
     "warn": ("contract_warning", "the run goes on"),
     "repair": ("repair", "a repair follows"),
-    "roll_back": ("rolled_back", "the run goes on with the weights that it found, those of step {found}"),
+    "roll_back": ("rolled_back", "the weights that it found, those after step {found}, stand in its place"),
     "stop": ("contract_stop", "the run stops"),
 }
 """Action -> the kind of its event, and what is done."""

@@ -61,12 +61,13 @@ class StageModels:
             weights = self.parts.learner.export(version)
         await self.parts.frozen.refresh(stage.index, self.parts.learner, weights, mix)
 
-    async def save(self, stage: int, folder: Path) -> None:
-        """All training state and every weight that a resume could not make again."""
+    async def save(self, stage: int | None, folder: Path) -> None:
+        """All training state and every weight that a resume could not make again; `stage` is None once all are done."""
         await self.parts.learner.save(folder)
         for name in sorted(self.begun):
             await self.parts.learners[name].save(folder / BESIDE / name)
-        await self.parts.frozen.save(stage, folder)
+        if stage is not None:
+            await self.parts.frozen.save(stage, folder)
 
     async def roll_back(self, step: int) -> None:
         """Everything that trains, as the checkpoint of that step has it; a co-learner that began later, as at first."""

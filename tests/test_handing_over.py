@@ -193,6 +193,14 @@ def test_a_stopped_run_stops_again_until_its_contract_is_another(stopped: Path, 
     assert resume(stopped, in_process=True) == 0
 
 
+def test_the_newest_checkpoint_of_a_run_whose_last_stage_is_rolled_back_is_what_it_found(tmp_path: Path) -> None:
+    assert start(pipeline(stage("warm", {}), stage("gone", never("roll_back"))), tmp_path) == 0
+    out = tmp_path / "run"
+    assert weights(out, 2) == weights(out, 1)
+    assert told(out) == ["rolled_back"] and read_history(out).status == "finished"
+    assert resume(out, in_process=True) == 0 and weights(out, 2) == weights(out, 1)
+
+
 # ---------------------------------------------------------------- kills
 
 
