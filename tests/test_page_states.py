@@ -8,6 +8,7 @@ from build_page_run import build_page_run
 from build_run import CONFIG, ENVIRONMENT, HOSTILE, example, metrics_row
 from page_browser import VIEWS, chromium, opened, server
 
+from benchmarks import long_run
 from orchestrator.ledger import RunLedger
 from orchestrator.report.write import write
 from orchestrator.run_directory import RunDirectory
@@ -178,3 +179,23 @@ def test_runs_stand_side_by_side(browser, tmp_path):
         seen.page.wait_for_function("() => document.documentElement.dataset.view === 'braid'")
         assert "run=" in seen.page.evaluate("location.hash")
         assert seen.faults == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_run_of_ten_thousand_steps_and_a_million_trajectories_opens_at_once(browser, tmp_path):
+    run = long_run.write(tmp_path / "long", long_run.Length())
+    with server(run.root) as (address, _):
+        began = time.monotonic()
+        with opened(browser, address) as seen:
+            seen.charts()
+            spent = time.monotonic() - began
+            assert "step 10,000 of 10,000" in seen.text(".head")
+            assert seen.page.evaluate("document.querySelector('.js-plotly-plot').data[0].x.length") <= 600
+            for view in VIEWS:
+                seen.go(view)
+                seen.charts()
+                assert seen.overflow() == 0, view
+            assert seen.page.locator(".line").count() <= 60 and seen.faults == []
+    assert spent < 15, "3 seconds on an idle machine: `python -m benchmarks.page --browser`"
+    assert write(run.root).stat().st_size < 10_000_000

@@ -305,6 +305,19 @@ def test_origins_and_charts_stand_out_from_the_page_in_both_themes(run):
         assert low == set()
 
 
+def test_text_is_read_on_every_ground_in_both_themes():
+    text = (Path(assets.__file__).parent / "front" / "base.css").read_text(encoding="utf-8")
+    for start in (":root {", ':root[data-theme="dark"] {'):
+        own = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", text.split(start)[1].split("}")[0]))
+        pairs = [
+            (ink, ground) for ink in ("ink", "dim", "good", "bad", "odd") for ground in ("ground", "paper", "faint")
+        ]
+        pairs += [("good", "held"), ("bad", "broken"), ("odd", "unsure"), ("ink", "raised"), ("paper", "ink")]
+        low = {pair: round(found, 2) for pair in pairs if (found := contrast(own[pair[0]], own[pair[1]])) < 4.5}
+        assert low == {}, start
+        assert contrast(own["edge"], own["paper"]) >= 3
+
+
 def test_every_colour_of_a_chart_has_one_on_dark(run):
     used = {found.lower() for found in re.findall(r"#[0-9a-fA-F]{6}", json.dumps(groups(read_history(run.root))))}
     front = Path(assets.__file__).parent / "front"

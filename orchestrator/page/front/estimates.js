@@ -12,6 +12,8 @@
     sds: "both at once (SDS)",
     nscr: "net change (NSCR)",
     kl: "KL, nats a token",
+    nll: "−log p, nats a token",
+    gap: "gap to the first choice, nats",
     rate: "share of the gain that stands",
     since_start: "since the run's start",
     since_before: "since the stage's start",
@@ -20,7 +22,7 @@
   const isEstimate = (value) =>
     value !== null && typeof value === "object" && "value" in value && "low" in value && "high" in value;
   const OTHERS =
-    /nats|(^|_)kl|logp|log_|ratio|seconds|tokens|flops|cost|price|drift|^portability$|entropy|distinct|richness|from_before|to_after|per_token|after_own|before_own|rollouts/;
+    /nats|(^|_)kl|logp|log_|ratio|seconds|tokens|flops|cost|price|drift|^portability$|entropy|distinct|richness|from_before|to_after|per_token|after_own|before_own|nll|gap|rollouts/;
   const as = (key) => (RATES.test(key) && !OTHERS.test(key) ? percent : figure);
 
   /* Every estimate and figure below a value, with the words that lead to it. */
