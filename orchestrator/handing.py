@@ -69,9 +69,11 @@ class Handing:
         if state.action != "stop" or stage is None:
             return
         name, where = stage.config.name, self.run.handoff_file(stage.config.name)
+        held = self.pipeline.stages[stage.of]
+        key = "handoff.contract" if held.contract is None else f"stages.{held.name}.contract"
         raise ContractBrokenError(
             f"stage {name} broke its contract; {where} has the figures. Its weights are checkpointed: "
-            f"`braid resume {self.run.root} --set handoff.contract=...` judges it by another contract and goes on"
+            f"`braid resume {self.run.root} --set {key}=...` judges it by another contract and goes on"
         )
 
     def _tell(self, stage: StageRun, state: RunState, verdict: Verdict) -> None:

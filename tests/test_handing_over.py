@@ -263,5 +263,5 @@ def test_a_killed_run_exits_3_from_the_command_line_once_it_is_resumed(tmp_path:
     assert killed.returncode == -signal.SIGKILL
     done = braid("resume", str(out), "--in-process")
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "drill-repair broke its contract" in done.stdout and "--set handoff.contract" in done.stdout
+    assert "drill-repair broke its contract" in done.stdout and "--set stages.drill.contract" in done.stdout
     assert weights(out, 5) == weights(plain, 4)
