@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def find(root: Path, name: str) -> Path | None:
 
 def first(root: Path) -> Path | None:
     """The run that was written to last; None where there is none."""
-    found = runs(root)["runs"]
-    return find(root, found[0]["run"]) if found else None
+    places = [path for path in _below(root, 0) if is_run(path)]
+    return max(places, key=_changed, default=None)
 
 
 def is_run(path: Path) -> bool:
@@ -153,7 +154,13 @@ def _name(root: Path, path: Path) -> str:
 
 
 def _brief(root: Path, path: Path) -> Document:
-    """How a run stands, from the ends of its files."""
+    """How a run stands, from the ends of its files; looked at again when they have changed."""
+    place = RunDirectory(path)
+    return _stands(root, path, tuple(stamp(file) for file in (place.config, place.events, place.metrics)))
+
+
+@lru_cache(4 * MOST_RUNS)
+def _stands(root: Path, path: Path, _: tuple[object, ...]) -> Document:
     place = RunDirectory(path)
     config = read_yaml(place.config)
     kinds = [str(row.get("kind")) for row in _ending(place.events)]
@@ -168,8 +175,14 @@ def _brief(root: Path, path: Path) -> Document:
         "step": max(steps, default=None),
         "planned": sum(int(one.get("steps") or 0) for one in stages),
         "stages": [str(one.get("name")) for one in stages],
-        "changed": round(max(stamp(file)[2] for file in (place.metrics, place.events, place.config)) / 1e9, 3),
+        "changed": _changed(path),
     }
+
+
+def _changed(path: Path) -> float:
+    """Seconds since 1970 of the newest line."""
+    place = RunDirectory(path)
+    return round(max(stamp(file)[2] for file in (place.metrics, place.events, place.config)) / 1e9, 3)
 
 
 def _ending(path: Path) -> list[Document]:
