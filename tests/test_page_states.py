@@ -1,11 +1,13 @@
 """The page of runs that are hostile, long, going on, silent, empty or many: in a browser, with the real server."""
 
+import json
 import os
+import shutil
 import time
 
 import pytest
 from build_page_run import build_page_run
-from build_run import CONFIG, ENVIRONMENT, HOSTILE, example, metrics_row
+from build_run import CONFIG, ENVIRONMENT, HOSTILE, build_run, example, metrics_row
 from page_browser import VIEWS, chromium, opened, server
 
 from benchmarks import long_run
@@ -62,11 +64,11 @@ def test_hostile_text_is_shown_and_does_nothing(browser, tmp_path):
 
 
 def test_a_response_of_ten_thousand_tokens_is_read_at_once(browser, tmp_path):
-    planted = build_page_run(tmp_path / "run", SHORT)
-    with RunLedger(planted.run, {"braid": ("on-policy",)}) as ledger:
+    run = build_run(tmp_path / "run", SHORT)
+    with RunLedger(run, {"braid": ("on-policy",)}) as ledger:
         ledger.add(8, [example("long", length=10_000, text="a word " * 10_000)], "braid")
         ledger.metrics(metrics_row(8, "braid", 4, 4))
-    with opened(browser, f"file://{write(planted.run.root)}") as seen:
+    with opened(browser, f"file://{write(run.root)}") as seen:
         began = time.monotonic()
         seen.go("reader?step=8&row=0")
         seen.page.wait_for_selector("#token-9999", state="attached")
@@ -162,12 +164,32 @@ def test_an_empty_run_says_what_is_missing_and_how_to_get_it(browser, tmp_path):
         assert seen.faults == []
 
 
-def test_runs_stand_side_by_side(browser, tmp_path):
+VARIANT = {"value": {"value": 0.6, "low": 0.5, "high": 0.7}, "seeds": 2, "prompts": 96, "between_seeds": 0.1}
+EXPERIMENT = {
+    "name": "swap",
+    "measure": "pass_at_1",
+    "confidence": 0.95,
+    "comparisons": 1,
+    "variants": [
+        {"name": "one", "changes": {}, "difference": None, "verdict": "baseline", "runs": [], **VARIANT},
+        {"name": "two", "changes": {"seed": [1, 2]}, "verdict": "better", **VARIANT}
+        | {"difference": {"value": 0.2, "low": 0.1, "high": 0.3}, "runs": [{"seed": 2, "value": 0.6, "missing": ""}]},
+    ],
+    "notes": ["two seeds"],
+}
+
+
+def test_runs_stand_side_by_side_and_an_experiment_has_its_table(browser, tmp_path):
     folder = tmp_path / "runs"
-    for name in ("one", "two"):
-        build_page_run(folder / name, SHORT)
+    shutil.copytree(build_page_run(folder / "one", SHORT).run.root, folder / "two")
+    config = folder / "two" / "config.yaml"
+    config.write_text(config.read_text().replace("name: one", "name: two"))
+    (folder / "experiment.json").write_text(json.dumps(EXPERIMENT))
     with server(folder) as (address, _), opened(browser, address) as seen:
         seen.go("runs")
+        table = seen.page.get_by_role("region", name="Experiment swap")
+        assert "20.0 % [10.0, 30.0 %]" in table.inner_text() and "better" in table.inner_text()
+        assert "seed 1 → 2" in table.inner_text()
         boxes = seen.page.locator("input[type=checkbox]")
         assert boxes.count() == 2
         boxes.nth(0).check()
@@ -198,4 +220,6 @@ def test_a_run_of_ten_thousand_steps_and_a_million_trajectories_opens_at_once(br
                 assert seen.overflow() == 0, view
             assert seen.page.locator(".line").count() <= 60 and seen.faults == []
     assert spent < 15, "3 seconds on an idle machine: `python -m benchmarks.page --browser`"
-    assert write(run.root).stat().st_size < 10_000_000
+    size = write(run.root).stat().st_size
+    shutil.rmtree(run.root)
+    assert size < 10_000_000

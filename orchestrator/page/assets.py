@@ -19,7 +19,7 @@ FRONT = Path(__file__).parent / "front"
 STYLES = ("base.css", "frame.css", "parts.css", "views.css", "reader.css", "narrow.css")
 SCRIPTS = (
     *("core.js", "data.js", "file_answers.js", "charts.js", "app.js", "estimates.js"),
-    *("strip.js", "support_map.js", "tokens.js", "reader_list.js"),
+    *("strip.js", "support_map.js", "tokens.js", "reader_list.js", "experiment.js"),
     *("view_braid.js", "view_support.js", "view_reach.js", "view_handoffs.js", "view_costs.js"),
     *("view_reader.js", "view_curves.js", "view_runs.js", "start.js", "plotly.js"),
 )

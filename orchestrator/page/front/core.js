@@ -146,7 +146,12 @@ const braid = { views: [], kinds: {} };
   }
 
   const percent = (value, digits = 1) =>
-    known(value) ? `${(100 * value).toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−")} %` : UNKNOWN;
+    known(value)
+      ? `${(100 * value)
+          .toFixed(digits)
+          .replace(/^-(?=0\.?0*$)/, "")
+          .replace("-", "−")} %`
+      : UNKNOWN;
   const short = (value) => {
     if (!known(value)) return UNKNOWN;
     const size = Math.abs(value);

@@ -76,22 +76,7 @@
       doc.left_out
         ? h("p", { class: "small dim" }, `${figure(doc.left_out)} more runs are left out; name a folder further down.`)
         : null,
-      (doc.experiments ?? []).map((one) => experiment(one)),
-    );
-  }
-
-  /* An experiment's table: its variants' rows, whatever figures they have. */
-  function experiment(one) {
-    const rows = Array.isArray(one.document?.variants)
-      ? one.document.variants
-      : Object.entries(one.document?.variants ?? {}).map(([variant, value]) => ({ name: variant, ...value }));
-    return h(
-      "section",
-      { class: "block", key: `experiment ${one.experiment}` },
-      h("header", {}, h("h3", {}, `Experiment ${one.name || one.experiment}`)),
-      rows.length
-        ? rows.map((row) => braid.estimateTable(row, braid.brief(row.name ?? "variant")))
-        : (braid.estimateTable(one.document, "figures") ?? h("p", { class: "dim" }, "It has no table yet.")),
+      (doc.experiments ?? []).map((one) => braid.experiment(one)),
     );
   }
 
