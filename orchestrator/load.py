@@ -111,7 +111,7 @@ def _choice_faults(choice: Mapping[str, Any], key: Keys) -> list[Fault]:
         close = nearest(kind, recipes.names())
         fix = f"{close + ' ' if close else ''}`braid recipes` lists them"
         return [Fault((*key, "kind"), f"unknown recipe (got '{kind}')", fix)]
-    model = recipes.parameter_model(recipes.file(kind))
+    model = recipes.parameters_of(kind)
     try:
         model.model_validate(parameters)
         recipes.load(kind, **parameters)

@@ -12,9 +12,12 @@ from orchestrator.notation import parse
 from orchestrator.recipes.arithmetic import arithmetic
 from orchestrator.recipes.schema import Citation, Labels, Parameter, Recipe, RecipeFile, parameter_model
 from policies.bad_input import BadInput, near, refuse
-from policies.config import Strand
+from policies.config import Strand, Strict
 
-__all__ = ["Citation", "Labels", "Parameter", "Recipe", "RecipeFile", "file", "load", "names", "parameter_model"]
+__all__ = [
+    "Citation", "Labels", "Parameter", "Recipe", "RecipeFile", "file", "load", "names", "parameter_model",
+    "parameters_of",
+]  # fmt: skip
 
 FOLDER = Path(__file__).parent
 
@@ -33,10 +36,16 @@ def file(name: str) -> RecipeFile:
     return RecipeFile.model_validate(parse((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
+@cache
+def parameters_of(name: str) -> type[Strict]:
+    """The recipe's `parameter_model`, made once: making one takes longer than all that is checked with it."""
+    return parameter_model(file(name))
+
+
 def load(name: str, **overrides: Any) -> Recipe:
     """The recipe with its parameters filled in: BadInput for an unknown name, ValidationError for a bad parameter."""
     source = file(name)
-    values = parameter_model(source).model_validate(overrides).model_dump()
+    values = parameters_of(name).model_validate(overrides).model_dump()
     filled = _filled(source.model_dump(include=COMPOSED, exclude_none=True), values)
     about = source.model_dump(include={"name", "summary", "citation", "labels", "notes"})
     recipe = Recipe.model_validate({**about, **_without_idle_terms(filled), "parameters": values})
