@@ -51,7 +51,6 @@
         role: "listbox",
         "aria-label": "Tokens of the response",
         "aria-describedby": "token-said",
-        dir: "auto",
       });
       const panel = h("dl", { class: "token-said", id: "token-said", "aria-live": "polite" });
       node.append(text, panel);
