@@ -217,9 +217,9 @@ def torn(folder: Path, places: Sequence[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 PLACES = [
-    ("run.judged.2", "run.passed_on.2", "loop.after_step.5"),
+    ("run.passed_on.2", "loop.after_step.5"),
     ("run.passing_on.2", "run.passing_on.3", "run.judged.5"),
-    ("loop.after_step.3", "run.passed_on.3", "loop.before_step.4"),
+    ("run.judged.2", "loop.after_step.3", "run.passed_on.3", "loop.before_step.4"),
     ("checkpoint.before_rename", "run.after_checkpoint.3", "run.passing_on.5"),
 ]
 
