@@ -53,9 +53,8 @@ def bootstrapped(rng, values, replicates=300):
     return np.quantile(means, [0.025, 0.975])
 
 
-@pytest.mark.parametrize("seeds", [2, 3])
-def test_a_bootstrap_over_few_seeds_would_promise_more_than_it_keeps(rng, seeds):
-    values = planted(rng, seeds, 128, 0.1, 0.2, 0.15)
+def test_a_bootstrap_over_few_seeds_would_promise_more_than_it_keeps(rng):
+    values = planted(rng, 2, 128, 0.1, 0.2, 0.15)
     found = [bootstrapped(rng, one) for one in values[:200]]
     covered = float(np.mean([low <= 0.1 <= high for low, high in found]))
     assert covered < 0.9
