@@ -133,7 +133,7 @@ def test_a_decisions_reason_is_told_on_hover_and_on_focus(planted, wide):
     seen.page.mouse.move(plot["x"] + plot["width"] * 0.5 + 2, plot["y"] + plot["height"] / 2)
     seen.page.wait_for_selector(".hoverlayer .legend text, .hoverlayer .hovertext text")
     said = seen.page.locator(".hoverlayer").first.text_content()
-    assert "learner" in said and "%" in said
+    assert "learner" in said and "%" in said and "step" in said
     assert seen.page.locator(".modebar-btn").count() and "cloud" not in seen.page.locator(".modebar").first.inner_html()
 
 

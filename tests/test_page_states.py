@@ -197,6 +197,10 @@ def test_runs_stand_side_by_side_and_an_experiment_has_its_table(browser, tmp_pa
         seen.page.wait_for_selector("text=What differs in the pipelines")
         seen.charts()
         assert "learner, mean share of a step" in seen.text() and seen.overflow() == 0
+        assert "pass@64" in seen.text() and str(tmp_path) not in seen.text()
+        seen.page.keyboard.press("?")
+        assert seen.page.evaluate("document.getElementById('keys').open")
+        seen.page.keyboard.press("Escape")
         seen.page.locator("tbody th a").first.click()
         seen.page.wait_for_function("() => document.documentElement.dataset.view === 'braid'")
         assert "run=" in seen.page.evaluate("location.hash")

@@ -282,7 +282,7 @@
   }
 
   function pressed(event) {
-    const typing = event.target.closest?.("input, select, textarea, dialog");
+    const typing = event.target.closest?.("input:not([type=checkbox]), select, textarea, dialog");
     if (typing || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     if (event.key === "?") return help();
     if (stored(QUIET) === "1") return undefined;

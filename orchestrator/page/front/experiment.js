@@ -89,7 +89,7 @@
             found.study ? words(found.study) : "",
             found.measure ? `measured in ${words(found.measure)}${found.k ? `, k = ${found.k}` : ""}` : "",
             found.confidence
-              ? `${percent(found.confidence, 0)} intervals, corrected for ${found.comparisons} comparisons`
+              ? `${percent(found.confidence, 0)} intervals, corrected for ${braid.plural(found.comparisons, "comparison")}`
               : "",
           ]
             .filter(Boolean)

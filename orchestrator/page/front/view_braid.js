@@ -84,7 +84,14 @@
       barmode: "stack",
       margin: { l: 52, r: 14, t: 46, b: 24 },
       legend: { orientation: "h", y: 1.07, yanchor: "bottom", x: 0, traceorder: "normal" },
-      xaxis: { title: { text: "" }, automargin: false, zeroline: false, showgrid: false, range },
+      xaxis: {
+        title: { text: "" },
+        automargin: false,
+        zeroline: false,
+        showgrid: false,
+        range,
+        unifiedhovertitle: { text: "step %{x}" },
+      },
       yaxis: tokens
         ? {
             title: { text: "trained tokens" },

@@ -62,7 +62,7 @@
                   "th",
                   { scope: "row" },
                   h("a", { href: braid.address("braid", { run: one.run === "." ? "" : one.run }) }, name(one)),
-                  one.name && one.run !== "." ? h("div", { class: "small dim" }, one.name) : null,
+                  one.name && one.run !== "." ? h("div", { class: "small dim light" }, one.name) : null,
                 ),
                 h("td", {}, one.status),
                 h("td", { class: "n" }, `${figure(one.step)}${one.planned ? ` of ${figure(one.planned)}` : ""}`),
@@ -276,7 +276,7 @@
       ),
       [...(said ?? []), ...(found?.notes ?? [])].map((one) => h("p", { class: "small dim" }, one)),
       sets.length
-        ? sets.map(([title, one]) => pairedSet(title, one, found.runs))
+        ? sets.map(([title, one]) => pairedSet(title, one, runs))
         : h("p", { class: "dim" }, "No probe of theirs can be compared."),
     );
   }
@@ -306,7 +306,7 @@
               "tr",
               {},
               h("th", { scope: "col" }, ""),
-              runs.map((run) => h("th", { scope: "col", class: "n" }, run.label)),
+              runs.map((run) => h("th", { scope: "col", class: "n" }, run)),
               h("th", { scope: "col", class: "n" }, "difference"),
             ),
           ),
