@@ -5,8 +5,9 @@ that the stage found, long enough to score with these, and the newest again. Not
 the engines then: a stage's last step leaves no request in flight.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from orchestrator.bank import by_rule, judged, of_training, read_bank, write_bank
@@ -17,6 +18,7 @@ from orchestrator.loop import StageRun
 from orchestrator.probe_files import read_snapshot, write_probe, write_scored
 from orchestrator.probes.snapshot import Scored, Who
 from orchestrator.probing import Measured
+from orchestrator.progress import clock
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spans import in_tokens
 from orchestrator.views import EVERYBODY
@@ -26,6 +28,26 @@ Rows = list[dict[str, Any]]
 
 OWN = 256
 """Most of the policy's own responses that models are asked about: one a prompt."""
+
+
+SECONDS = 2.0
+"""Between two words on how far a measurement is."""
+
+
+@dataclass(slots=True)
+class _Telling:
+    """How far a measurement is, and how long it will take if the rest is like what is done."""
+
+    say: Callable[[str], None]
+    began: float = field(default_factory=time.monotonic)
+    said: float = field(default_factory=time.monotonic)
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == total or now - self.said >= SECONDS:
+            self.said = now
+            left = (now - self.began) / done * (total - done)
+            self.say(f"measuring: {done} of {total} prompts, {clock(left)} left")
 
 
 @dataclass(slots=True)
@@ -54,15 +76,12 @@ class Measuring:
         `before`: the step whose policy this one is compared with.
         """
         prober = self.parts.prober(self.inputs, self.pipeline)
-        drawn = await prober.measure(stage.config.sampling, self._told)
+        drawn = await prober.measure(stage.config.sampling, _Telling(self.say))
         await self._fill_bank(drawn)
         scored = await self._scored(stage, (before, step), drawn)
         write_probe(self.run, step, stage.config.name, drawn.rows)
         write_scored(self.run, step, stage.config.name, scored)
         return drawn.rows
-
-    def _told(self, done: int, total: int) -> None:
-        self.say(f"measuring: {done} of {total} prompts")
 
     # ------------------------------------------------------------ the bank
 
