@@ -206,7 +206,7 @@ def test_the_profile_is_that_of_another_optimiser() -> None:
                 constraints=[{"type": "eq", "fun": lambda g: g.sum() - 1}, *constraints],
                 options={"maxiter": 200, "ftol": 1e-10},
             )
-            for _ in range(5)
+            for _ in range(40)  # it may end early and say that it is done; the furthest of many starts is the oracle
         ]
         return min((one for one in ways if one.success), key=lambda one: one.fun)
 
