@@ -26,8 +26,9 @@ from policies.trajectory import Trajectory
 
 Rows = list[dict[str, Any]]
 
-OWN = 256
-"""Most of the policy's own responses that models are asked about: one a prompt."""
+OWN = 128
+"""Most of the policy's own responses that models are asked about, one a prompt: each is read by up to three models, and
+on a CPU to read a response costs more than to draw one of many."""
 
 
 SECONDS = 2.0
