@@ -33,7 +33,7 @@ class DeepSpeedBackend:
         parameters = trainable(model)
         self.adam = _ClippedAdam(parameters) if zero_stage == 0 else make_adam(parameters)
         half = parameters[0].dtype == torch.bfloat16
-        self._engine = _initialize(_Root(model, shared), self.adam, _config(zero_stage, half))
+        self._engine = _initialize(_Root(model, shared), self.adam, _config(zero_stage, half, bucket(model)))
 
     def forward(self, compute: Compute) -> Tensor:
         """Run it inside the engine's own forward, which brings partitioned parameters in place."""
@@ -166,14 +166,29 @@ class _ClippedAdam(torch.optim.AdamW):
             super().step()
 
 
-def _config(zero_stage: int, half: bool) -> dict[str, Any]:
+BUCKET = 500_000_000
+"""DeepSpeed's own `reduce_bucket_size`, in elements: stage 3 takes 2 GB for it at once, however small the model."""
+SMALLEST_BUCKET = 1 << 20
+
+
+def bucket(model: nn.Module) -> int:
+    """Elements that are reduced together: the whole model, where it is smaller than DeepSpeed's bucket."""
+    return min(BUCKET, max(SMALLEST_BUCKET, sum(_elements(one) for one in model.parameters())))
+
+
+def _elements(parameter: nn.Parameter) -> int:
+    """Also of one that stage 3 has parted among ranks already."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def _config(zero_stage: int, half: bool, reduced: int) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         # Stage 0 clips in its optimizer; the others read clip_grad, which `begin` sets.
         "gradient_clipping": 0.0 if zero_stage == 0 else 1.0,
-        "zero_optimization": {"stage": zero_stage, "overlap_comm": False},
+        "zero_optimization": {"stage": zero_stage, "overlap_comm": False, "reduce_bucket_size": reduced},
         "bf16": {"enabled": half, "check_grad_overflow": half},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": NEVER,
