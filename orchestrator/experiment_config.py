@@ -45,3 +45,8 @@ class Experiment(Strict):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     """The pipeline's `seed`, run by run. Variants are paired within a seed; with a single seed an interval says
     nothing of what another seed would have given."""
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """(variant, seed) in the order in which they run: every variant of a seed before the next seed."""
+        return [(name, seed) for seed in self.seeds for name in self.of]

@@ -15,7 +15,7 @@ from orchestrator.build import Inputs, Parts
 from orchestrator.config import Pipeline
 from orchestrator.forcing import Standing, again, forced, once_more, standing
 from orchestrator.loop import StageRun
-from orchestrator.probe_files import read_snapshot, write_probe, write_scored
+from orchestrator.probe_files import read_scored, write_probe, write_scored
 from orchestrator.probes.snapshot import Scored, Who
 from orchestrator.probing import Measured
 from orchestrator.progress import clock
@@ -133,9 +133,7 @@ class Measuring:
 
     def _last(self, step: int) -> list[Scored]:
         """What the snapshot of that step says of its own checkpoint."""
-        there = self.run.scored_file(step).is_file() and self.run.probe_file(step).is_file()
-        rows = read_snapshot(self.run, step).scored if there else ()
-        return [one for one in rows if one.model == "after"]
+        return [one for one in read_scored(self.run, step) if one.model == "after"]
 
     async def _taught(self, stage: StageRun, own: Sequence[Standing], earlier: Sequence[Standing]) -> list[Scored]:
         """The stage's teachers, each asked about its own families' prompts, on both policies' rollouts."""

@@ -98,12 +98,16 @@ def probed_steps(run: RunDirectory) -> list[int]:
 def read_snapshot(run: RunDirectory, step: int) -> Snapshot:
     """The probe after `step` steps. FileNotFoundError where there was none."""
     rows = pq.read_table(run.probe_file(step)).to_pylist()
-    path = run.scored_file(step)
-    scored = tuple(map(_scored, pq.read_table(path).to_pylist())) if path.is_file() else ()
     stage = str(rows[0]["stage"]) if rows else ""
     sets = dict.fromkeys(str(row.get("set") or "probe") for row in rows)
     found = {name: sampled([row for row in rows if (row.get("set") or "probe") == name]) for name in sets}
-    return Snapshot(step, stage, found, scored)
+    return Snapshot(step, stage, found, read_scored(run, step))
+
+
+def read_scored(run: RunDirectory, step: int) -> tuple[Scored, ...]:
+    """What models said of given responses after `step` steps; empty where none was asked."""
+    path = run.scored_file(step)
+    return tuple(map(_scored, pq.read_table(path).to_pylist())) if path.is_file() else ()
 
 
 def sampled(rows: Sequence[Mapping[str, Any]]) -> Sampled:

@@ -54,8 +54,8 @@ class Study:
 
     @property
     def runs(self) -> list[tuple[str, int]]:
-        """(variant, seed) in the order in which they run: every variant of a seed before the next seed."""
-        return [(name, seed) for seed in self.experiment.seeds for name in self.variants]
+        """As `Experiment.runs`."""
+        return self.experiment.runs
 
     def pipeline_file(self, name: str) -> Path:
         """The variant's own pipeline."""

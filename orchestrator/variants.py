@@ -45,8 +45,8 @@ class Expanded:
 
     @property
     def runs(self) -> list[tuple[str, int]]:
-        """(variant, seed) in the order in which they run: every variant of a seed before the next seed."""
-        return [(name, seed) for seed in self.experiment.seeds for name in self.variants]
+        """As `Experiment.runs`."""
+        return self.experiment.runs
 
     @property
     def steps(self) -> int:

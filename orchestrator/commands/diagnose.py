@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands import measured
-from orchestrator.commands.measured import Demonstrations, Limit, MaxTokens, Model, Prompts, Step, Verifier
+from orchestrator.commands.measured import Demonstrations, Limit, MaxTokens, Model, Prompts, Samples, Step, Verifier
 from orchestrator.options import InProcess, Json, Sets, print_json
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def add(app: typer.Typer) -> None:
         ] = None,
         verifier: Verifier = "",
         step: Step = None,
-        samples: Annotated[
-            int, typer.Option(min=1, help="Responses to a prompt at most; fewer once it is clear.")
-        ] = 64,
+        samples: Samples = 64,
         limit: Limit = 256,
         max_tokens: MaxTokens = 512,
         out: Annotated[

@@ -26,6 +26,7 @@ Verifier = Annotated[
         show_default=False,
     ),
 ]
+Samples = Annotated[int, typer.Option(min=1, help="Responses to a prompt at most; fewer once it is clear.")]
 Limit = Annotated[int, typer.Option(min=1, help="Prompts at most; of more, so many evenly through the file.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Longest response to a model folder's prompts; a run has its own.")]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.commands import measured
-from orchestrator.commands.measured import Demonstrations, Limit, MaxTokens, Model, Prompts, Step, Verifier
+from orchestrator.commands.measured import Demonstrations, Limit, MaxTokens, Model, Prompts, Samples, Step, Verifier
 from orchestrator.options import InProcess, Json, Sets, print_json
 from orchestrator.probes.intervals import Interval
 
@@ -21,9 +21,7 @@ def add(app: typer.Typer) -> None:
         demonstrations: Demonstrations = None,
         verifier: Verifier = "",
         step: Step = None,
-        samples: Annotated[
-            int, typer.Option(min=1, help="Responses to a prompt at most; fewer once it is clear.")
-        ] = 64,
+        samples: Samples = 64,
         limit: Limit = 256,
         max_tokens: MaxTokens = 512,
         out: Annotated[
